@@ -1,0 +1,117 @@
+"""Who somebody is: the account that signs in, and the profile that everything else hangs on."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.contrib.auth.models import PermissionsMixin
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Lower
+from django.utils import timezone
+
+GUEST_LIFETIME = timedelta(days=30)
+
+
+class UserManager(BaseUserManager["User"]):
+    def create_user(self, email: str, password: str | None = None, **fields: Any) -> User:
+        user = self.model(email=email, **fields)
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+    def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> User:
+        return self.create_user(email, password, is_staff=True, is_superuser=True, **fields)
+
+    def get_by_natural_key(self, email: str | None) -> User:
+        return self.get(email=(email or "").lower())
+
+    def guest(self, key: str) -> User:
+        """Return the guest account of a browser session, made on its first use; parallel first uses share one."""
+        guest, _ = self.get_or_create(guest_key=key, defaults={"password": "!", "last_login": timezone.now()})
+        return guest
+
+    def expired_guests(self) -> models.QuerySet[User]:
+        return self.filter(email=None, last_login__lt=timezone.now() - GUEST_LIFETIME)
+
+
+class User(AbstractBaseUser, PermissionsMixin):
+    """An account. One without an e-mail address is a guest's, known only by the key in their browser session."""
+
+    email = models.EmailField("e-mail address", null=True, blank=True, unique=True)
+    guest_key = models.CharField(max_length=64, null=True, blank=True, unique=True, editable=False)
+    is_staff = models.BooleanField("staff", default=False, help_text="May sign in to the admin site.")
+    is_active = models.BooleanField("active", default=True, help_text="Switch off instead of deleting the account.")
+    date_joined = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = UserManager()
+
+    USERNAME_FIELD = "email"
+    EMAIL_FIELD = "email"
+    REQUIRED_FIELDS: list[str] = []
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(Lower("email"), name="user_email_unique_without_case"),
+            models.CheckConstraint(
+                condition=Q(email__isnull=False) | Q(guest_key__isnull=False),
+                name="user_has_email_or_guest_key",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return display_name(self)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.email = self.email.strip().lower() if self.email else None
+        super().save(*args, **kwargs)
+
+    @property
+    def is_guest(self) -> bool:
+        return self.email is None
+
+
+def display_name(user: User) -> str:
+    """Return what to call somebody on a page or in a mail."""
+    profile = getattr(user, "profile", None)
+    return (profile and profile.display_name) or user.email or "Guest"
+
+
+class ProfileManager(models.Manager["Profile"]):
+    def upsert(self, user: User) -> Profile:
+        """Return the user's profile, made if it is missing; fill what is empty and overwrite nothing."""
+        profile, _ = self.get_or_create(user=user)
+        if not profile.display_name and user.email:
+            name = user.email.partition("@")[0][:80]
+            # Conditional, because somebody may be typing their name in another request right now.
+            if self.filter(pk=profile.pk, display_name="").update(display_name=name):
+                profile.display_name = name
+        return profile
+
+    def lock(self, user_id: int) -> Profile | None:
+        """Hold the user's profile row until the transaction ends: whoever counts or ends runs takes turns here.
+
+        SQLite has no row locks and needs none: its transactions begin with the write lock (settings.py).
+        """
+        return self.select_for_update().filter(user_id=user_id).first()
+
+
+class Profile(models.Model):
+    """What somebody has told us about themselves, and what the owner allows them."""
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    display_name = models.CharField("name", max_length=80, blank=True)
+    email_notifications = models.BooleanField("e-mail me when a picture is done", default=True)
+    locale = models.CharField("language", max_length=10, blank=True)
+    daily_run_limit = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Runs a day; empty for the installation's limit, 0 for no limit."
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = ProfileManager()
+
+    def __str__(self) -> str:
+        return self.display_name or str(self.user_id)

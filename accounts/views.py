@@ -1,0 +1,48 @@
+"""The profile page, and allauth's pages where ours differ."""
+
+from typing import Any
+
+from allauth.account.views import LoginView, SignupView
+from django.contrib import messages
+from django.db import IntegrityError, transaction
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect, render
+
+from accounts.forms import ProfileForm
+from accounts.models import Profile
+
+
+class MembersMoveOn:
+    """Send somebody who is signed in on their way; a guest may still sign in or up."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.user.is_authenticated and not request.user.is_guest:
+            return redirect(self.get_authenticated_redirect_url())  # type: ignore[attr-defined]
+        return super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
+
+
+class SignInView(MembersMoveOn, LoginView):
+    pass
+
+
+class SignUpView(MembersMoveOn, SignupView):
+    def form_valid(self, form: Any) -> HttpResponse:
+        try:
+            with transaction.atomic():
+                return super().form_valid(form)
+        except IntegrityError:
+            # Another request with this address was faster than our check. Checking once more gives the answer
+            # that the address would have got a moment later: neutral where addresses are verified.
+            form.full_clean()
+            return super().form_valid(form) if form.is_valid() else self.form_invalid(form)
+
+
+def profile(request: HttpRequest) -> HttpResponse:
+    mine = Profile.objects.upsert(request.user)
+    form = ProfileForm(request.POST or None, instance=mine)
+    if request.method == "POST" and form.is_valid():
+        form.save()
+        messages.success(request, "Your profile was saved.")
+        return redirect("profile")
+    return render(request, "accounts/profile.html", {"form": form})

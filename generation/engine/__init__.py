@@ -1,0 +1,1 @@
+"""The built-in engine: changes pixels by recipes, and knows nothing of Django."""

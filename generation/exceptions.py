@@ -1,0 +1,143 @@
+"""Everything that can be refused or go wrong on the way from a photo to a picture.
+
+GenerationError                 somebody can act on it: `code` is stored and tested, `message` may be shown
+├── PhotoError                  the photo cannot be used
+│   ├── PhotoRequired
+│   ├── PhotoEmpty
+│   ├── PhotoTooLarge
+│   ├── PhotoTypeUnsupported
+│   ├── PhotoInvalid
+│   ├── PhotoDimensions
+│   └── PhotoTooManyPixels
+├── PresetUnavailable           hidden or gone since the page was made
+├── QuotaExceeded               no runs left today
+├── TooManyActiveRuns
+├── IdempotencyKeyReused        the same key with another request
+├── NotCancellable
+├── NotRetryable
+├── StorageUnavailable
+└── ProviderError               the picture could not be made; `transient` says whether trying again may help
+    ├── UpstreamUnavailable
+    └── ResultInvalid
+"""
+
+
+class GenerationError(Exception):
+    """A refusal. `status` is the HTTP status that pages and API answer with; `detail` is for the log only."""
+
+    code = "invalid"
+    status = 400
+    message = "This did not work."
+    retryable = False
+
+    def __init__(self, message: str = "", *, detail: str = "") -> None:
+        self.message = message or self.message
+        self.detail = detail
+        super().__init__(self.message)
+
+
+class PhotoError(GenerationError):
+    code = "photo_invalid"
+    status = 422
+
+
+class PhotoRequired(PhotoError):
+    code = "photo_required"
+    status = 400
+    message = "Choose a photo first."
+
+
+class PhotoEmpty(PhotoError):
+    code = "photo_empty"
+    message = "This file is empty. Please choose another photo."
+
+
+class PhotoTooLarge(PhotoError):
+    code = "photo_too_large"
+    status = 413
+    message = "This photo is too large."
+
+
+class PhotoTypeUnsupported(PhotoError):
+    code = "photo_type_unsupported"
+    status = 415
+    message = "This is not a photo we can read. Please choose a JPEG, PNG, WebP or HEIC picture."
+
+
+class PhotoInvalid(PhotoError):
+    code = "photo_invalid"
+    message = "This photo is damaged and cannot be read. Please choose another one."
+
+
+class PhotoDimensions(PhotoError):
+    code = "photo_dimensions"
+    message = "This photo has unusual measures. Each side must be between 64 and 12,000 pixels."
+
+
+class PhotoTooManyPixels(PhotoError):
+    code = "photo_too_many_pixels"
+    message = "This photo has too many pixels."
+
+
+class PresetUnavailable(GenerationError):
+    code = "preset_unavailable"
+    status = 409
+    message = "This look is no longer available. Please pick another one."
+
+
+class QuotaExceeded(GenerationError):
+    code = "quota_exceeded"
+    status = 429
+    message = "You have used all of today's pictures. There are new ones tomorrow."
+
+
+class TooManyActiveRuns(GenerationError):
+    code = "too_many_active_runs"
+    status = 429
+    message = "Several of your pictures are still being made. Please wait until one is done."
+
+
+class IdempotencyKeyReused(GenerationError):
+    code = "idempotency_key_reused"
+    status = 422
+    message = "This page was already used for another picture. Please start again from the studio."
+
+
+class NotCancellable(GenerationError):
+    code = "not_cancellable"
+    status = 409
+    message = "This picture has already ended."
+
+
+class NotRetryable(GenerationError):
+    code = "not_retryable"
+    status = 409
+    message = "Only a picture that failed or was cancelled can be tried again."
+
+
+class StorageUnavailable(GenerationError):
+    code = "storage_unavailable"
+    status = 503
+    message = "We cannot store pictures at the moment. Nothing was charged; please try again shortly."
+    retryable = True
+
+
+class ProviderError(GenerationError):
+    """The picture could not be made. A transient one is tried again by itself within the run's deadline."""
+
+    code = "upstream_unavailable"
+    status = 503
+    message = "The picture could not be made."
+    retryable = True
+    transient = False
+
+
+class UpstreamUnavailable(ProviderError):
+    code = "upstream_unavailable"
+    message = "The picture service did not answer."
+    transient = True
+
+
+class ResultInvalid(ProviderError):
+    code = "result_invalid"
+    message = "The picture that came back could not be read."

@@ -1,0 +1,432 @@
+"""Presets, photos and runs. What a row may hold is said here by constraints, and how a run's status may change."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.db import models
+from django.db.models import ExpressionWrapper, F, Q
+from django.db.models.functions import Coalesce, Now
+from django.urls import reverse
+from django.utils import timezone
+
+from generation.engine import recipes
+from generation.modes import Mode
+
+if TYPE_CHECKING:
+    from accounts.models import User
+
+MIN_STRENGTH, MAX_STRENGTH = 0.05, 1.0
+MAX_SEED = 2_147_483_647
+MAX_PROMPT_LENGTH = 2_000
+
+strength_validators = [MinValueValidator(MIN_STRENGTH), MaxValueValidator(MAX_STRENGTH)]
+seed_validators = [MinValueValidator(1), MaxValueValidator(MAX_SEED)]
+
+
+def validate_recipe(value: object) -> None:
+    problems = recipes.problems(value)
+    if problems:
+        raise ValidationError(problems)
+
+
+def database_time(plus: timedelta = timedelta()) -> models.Expression:
+    """Now by the database's clock: workers' clocks differ, and leases must not."""
+    return ExpressionWrapper(Now() + plus, output_field=models.DateTimeField())
+
+
+class PresetQuerySet(models.QuerySet["Preset"]):
+    def active(self) -> PresetQuerySet:
+        return self.filter(is_active=True)
+
+    def looks(self) -> PresetQuerySet:
+        """The presets that are picked one at a time."""
+        return self.filter(mode=Mode.PRESET)
+
+    def members(self, mode: str) -> PresetQuerySet:
+        return self.filter(mode=mode)
+
+
+class Preset(models.Model):
+    """A named look, or a member of a mode such as a mood."""
+
+    class Category(models.TextChoices):
+        MINIMALIST = "minimalist"
+        CINEMATIC = "cinematic"
+        VIBRANT = "vibrant"
+        VINTAGE = "vintage"
+        TRAVEL = "travel"
+        URBAN = "urban"
+        BLACK_WHITE = "black_white", "Black & White"
+        SOFT = "soft"
+        WARM = "warm"
+        COOL = "cool"
+        EDITORIAL = "editorial"
+        PORTRAIT = "portrait"
+        NATURE = "nature"
+        MOODY = "moody"
+        ARTISTIC = "artistic"
+
+    slug = models.CharField(
+        max_length=50,
+        unique=True,
+        validators=[RegexValidator(r"^[a-z][a-z0-9_]*$", "Small letters, digits and underscores.")],
+        help_text="Never changes: clients and past runs refer to it.",
+    )
+    name = models.CharField(max_length=80)
+    tag = models.CharField(max_length=40)
+    category = models.CharField(max_length=20, choices=Category.choices)
+    mode = models.CharField(
+        max_length=20,
+        choices=[(Mode.PRESET.value, "Preset"), (Mode.MOODMORPH.value, "A mood of MoodMorph")],
+        default=Mode.PRESET,
+    )
+    description = models.CharField(max_length=200, blank=True)
+    prompt = models.TextField(max_length=MAX_PROMPT_LENGTH)
+    negative_prompt = models.TextField(
+        max_length=MAX_PROMPT_LENGTH,
+        blank=True,
+        help_text="Models without one get it folded into the prompt.",
+    )
+    strength = models.FloatField(
+        validators=strength_validators, help_text="How far the picture may move from the photo, 0.05 to 1."
+    )
+    default_seed = models.PositiveIntegerField(null=True, blank=True, validators=seed_validators)
+    recipe = models.JSONField(validators=[validate_recipe], help_text="What the built-in engine does.")
+    is_active = models.BooleanField("active", default=True)
+    position = models.PositiveIntegerField(default=0)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects = PresetQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["position", "id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(strength__gte=MIN_STRENGTH, strength__lte=MAX_STRENGTH),
+                name="preset_strength_in_range",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_preview_url(self) -> str:
+        # The number changes with the row, so a browser may keep the picture.
+        return f"{reverse('preview', args=[self.slug])}?v={int(self.updated_at.timestamp())}"
+
+
+def random_path(folder: str, extension: str) -> str:
+    """Return a new name in the storage that says nothing about whose picture it is."""
+    name = uuid.uuid4().hex
+    return f"{folder}/{name[:2]}/{name}.{extension}"
+
+
+class PhotoQuerySet(models.QuerySet["Photo"]):
+    def for_user(self, user: User) -> PhotoQuerySet:
+        return self.filter(user=user)
+
+
+class Photo(models.Model):
+    """The picture that came in, normalised and stored; one per user and content."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="photos")
+    sha256 = models.CharField(max_length=64, help_text="Of the bytes as they were sent.")
+    name = models.CharField(max_length=200, blank=True, help_text="What the user called the file; text only.")
+    file = models.FileField(max_length=200)
+    thumbnail = models.FileField(max_length=200)
+    width = models.PositiveIntegerField()
+    height = models.PositiveIntegerField()
+    bytes = models.PositiveIntegerField()
+    content_type = models.CharField(max_length=20)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = PhotoQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [models.UniqueConstraint(fields=["user", "sha256"], name="photo_once_per_user")]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class RunQuerySet(models.QuerySet["Run"]):
+    def for_user(self, user: User) -> RunQuerySet:
+        return self.filter(user=user, deleted_at=None)
+
+    def active(self) -> RunQuerySet:
+        return self.filter(status__in=Run.ACTIVE)
+
+    def counted_today(self) -> RunQuerySet:
+        """The runs that use up today's limit: made today (UTC), not failed or cancelled, not from the cache."""
+        midnight = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
+        return self.filter(created_at__gte=midnight, cached=False, status__in=[*Run.ACTIVE, Run.Status.SUCCEEDED])
+
+    def due(self) -> RunQuerySet:
+        """Queued runs that may start now, oldest first."""
+        return self.filter(Q(run_after=None) | Q(run_after__lte=Now()), status=Run.Status.QUEUED).order_by(
+            "created_at", "id"
+        )
+
+    def lost(self) -> RunQuerySet:
+        """Running runs whose worker stopped renewing its lease."""
+        return self.filter(status=Run.Status.RUNNING, leased_until__lt=Now())
+
+    def reusable(self, fingerprint: str) -> RunQuerySet:
+        """Earlier results that a run with this fingerprint would only repeat."""
+        return self.filter(fingerprint=fingerprint, status=Run.Status.SUCCEEDED, deleted_at=None).exclude(result="")
+
+    def claim(self, run_id: uuid.UUID, worker: str) -> Run | None:
+        """Take a queued run for a worker, or return None if another was faster."""
+        claimed = (
+            self.due()
+            .filter(pk=run_id)
+            .order_by()
+            .update(
+                status=Run.Status.RUNNING,
+                phase=Run.Phase.SUBMITTING,
+                attempts=F("attempts") + 1,
+                worker=worker,
+                leased_until=database_time(timedelta(seconds=settings.RUN_LEASE_SECONDS)),
+                started_at=Coalesce("started_at", Now()),
+                run_after=None,
+            )
+        )
+        return self.get(pk=run_id) if claimed else None
+
+
+class Run(models.Model):
+    """One request to turn one photo into one result: record, queue entry, cache entry and metric."""
+
+    class Status(models.TextChoices):
+        QUEUED = "queued", "Waiting"
+        RUNNING = "running", "Creating"
+        SUCCEEDED = "succeeded", "Done"
+        FAILED = "failed", "Failed"
+        CANCELLED = "cancelled", "Cancelled"
+
+    class Phase(models.TextChoices):
+        QUEUED = "queued", "Waiting"
+        SUBMITTING = "submitting", "Preparing"
+        GENERATING = "generating", "Creating"
+        STORING = "storing", "Saving"
+        DONE = "done", "Done"
+
+    ACTIVE = (Status.QUEUED, Status.RUNNING)
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="runs")
+    photo = models.ForeignKey(Photo, on_delete=models.CASCADE, related_name="runs")
+    mode = models.CharField(max_length=20, choices=Mode.choices, default=Mode.PRESET)
+    batch = models.UUIDField(null=True, blank=True, db_index=True)
+    retry_of = models.OneToOneField("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="retried_by")
+
+    # Where it stands.
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
+    phase = models.CharField(max_length=10, choices=Phase.choices, default=Phase.QUEUED)
+    attempts = models.PositiveIntegerField(default=0)
+    crashes = models.PositiveIntegerField(default=0, help_text="Attempts whose worker died.")
+    error_code = models.CharField(max_length=40, blank=True)
+    error_message = models.CharField(max_length=200, blank=True)
+    error_retryable = models.BooleanField(default=True)
+    worker = models.CharField(max_length=100, blank=True)
+    leased_until = models.DateTimeField(null=True, blank=True)
+    run_after = models.DateTimeField(null=True, blank=True)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+
+    # The snapshot: what it is made from, whatever happens to the preset.
+    preset = models.ForeignKey(Preset, on_delete=models.SET_NULL, null=True, blank=True, related_name="runs")
+    preset_slug = models.CharField(max_length=50)
+    preset_name = models.CharField(max_length=80)
+    preset_tag = models.CharField(max_length=40)
+    prompt = models.TextField(blank=True)
+    negative_prompt = models.TextField(blank=True)
+    strength = models.FloatField()
+    seed = models.PositiveIntegerField()
+    recipe = models.JSONField(null=True, blank=True)
+    provider = models.CharField(max_length=20)
+    fingerprint = models.CharField(max_length=64)
+
+    # What came out.
+    result = models.FileField(max_length=200, blank=True)
+    thumbnail = models.FileField(max_length=200, blank=True)
+    width = models.PositiveIntegerField(null=True, blank=True)
+    height = models.PositiveIntegerField(null=True, blank=True)
+    bytes = models.PositiveIntegerField(null=True, blank=True)
+    content_type = models.CharField(max_length=20, blank=True)
+    source_type = models.CharField(max_length=60, blank=True, help_text="The mark of generated content.")
+    cached = models.BooleanField(default=False, help_text="Answered with an earlier result; costs nothing.")
+    favourite = models.BooleanField(default=False)
+
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    deleted_at = models.DateTimeField(null=True, blank=True)
+    queue_ms = models.PositiveIntegerField(null=True, blank=True)
+    upload_ms = models.PositiveIntegerField(null=True, blank=True)
+    model_ms = models.PositiveIntegerField(null=True, blank=True)
+    store_ms = models.PositiveIntegerField(null=True, blank=True)
+    total_ms = models.PositiveIntegerField(null=True, blank=True)
+
+    objects = RunQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        indexes = [
+            models.Index(fields=["user", "-created_at", "-id"], name="run_history"),
+            models.Index(fields=["created_at", "id"], condition=Q(status="queued"), name="run_queue"),
+            models.Index(fields=["leased_until"], condition=Q(status="running"), name="run_leases"),
+            models.Index(fields=["fingerprint"], condition=Q(status="succeeded"), name="run_reusable"),
+            models.Index(fields=["result"], condition=~Q(result=""), name="run_result"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(strength__gte=MIN_STRENGTH, strength__lte=MAX_STRENGTH),
+                name="run_strength_in_range",
+            ),
+            models.CheckConstraint(
+                condition=Q(status__in=["queued", "running"], finished_at=None)
+                | Q(status__in=["succeeded", "failed", "cancelled"], finished_at__isnull=False),
+                name="run_finished_when_ended",
+            ),
+            models.CheckConstraint(
+                condition=Q(status="running", leased_until__isnull=False) | ~Q(status="running") & Q(leased_until=None),
+                name="run_leased_while_running",
+            ),
+            models.CheckConstraint(
+                condition=~Q(status="succeeded") | Q(deleted_at__isnull=False) | ~Q(result=""),
+                name="run_succeeded_with_result",
+            ),
+            models.CheckConstraint(condition=~Q(status="failed") | ~Q(error_code=""), name="run_failed_with_reason"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.preset_name} · {self.get_status_display()}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("run", args=[self.pk])
+
+    def get_batch_url(self) -> str:
+        return reverse("batch", args=[self.batch])
+
+    @property
+    def is_active(self) -> bool:
+        return self.status in self.ACTIVE
+
+    @property
+    def can_retry(self) -> bool:
+        return self.status in (self.Status.FAILED, self.Status.CANCELLED)
+
+    @property
+    def counted(self) -> bool:
+        """Whether it uses up some of the day's limit."""
+        return not self.cached and self.status in (*self.ACTIVE, self.Status.SUCCEEDED)
+
+    @property
+    def deadline(self) -> datetime:
+        return self.created_at + timedelta(seconds=settings.RUN_DEADLINE_SECONDS)
+
+    @property
+    def queue_position(self) -> int | None:
+        if self.status != self.Status.QUEUED:
+            return None
+        ahead = Run.objects.filter(status=self.Status.QUEUED, created_at__lt=self.created_at).count()
+        return ahead + 1
+
+    # Every change of status names the status and the attempt that it leaves. A worker that slept through its lease
+    # changes no row, is told so by False, and its result is dropped.
+
+    def _mine(self) -> RunQuerySet:
+        return Run.objects.filter(pk=self.pk, status=self.Status.RUNNING, attempts=self.attempts)
+
+    def enter(self, phase: Phase, **timings: int) -> bool:
+        """Say how far this attempt is; False when the run is no longer this worker's."""
+        self.phase = phase
+        return bool(self._mine().update(phase=phase, **timings))
+
+    def renew_lease(self) -> bool:
+        until = database_time(timedelta(seconds=settings.RUN_LEASE_SECONDS))
+        return bool(self._mine().update(leased_until=until))
+
+    def succeed(self, **result: Any) -> bool:
+        return bool(
+            self._mine()
+            .filter(cancel_requested_at=None)
+            .update(status=self.Status.SUCCEEDED, error_code="", error_message="", **self._ending(), **result)
+        )
+
+    def fail(self, *, code: str, message: str, retryable: bool = True) -> bool:
+        return bool(
+            Run.objects.filter(pk=self.pk, status=self.status, attempts=self.attempts, cancel_requested_at=None)
+            .filter(status__in=self.ACTIVE)
+            .update(
+                status=self.Status.FAILED,
+                error_code=code,
+                error_message=message[:200],
+                error_retryable=retryable,
+                **self._ending(),
+            )
+        )
+
+    def requeue(self, *, code: str = "", after: timedelta = timedelta(), crashed: bool = False) -> bool:
+        """Hand the run back to the queue, to be tried again after a while."""
+        return bool(
+            self._mine()
+            .filter(cancel_requested_at=None)
+            .update(
+                status=self.Status.QUEUED,
+                phase=self.Phase.QUEUED,
+                error_code=code,
+                leased_until=None,
+                worker="",
+                crashes=F("crashes") + int(crashed),
+                run_after=database_time(after) if after else None,
+            )
+        )
+
+    def cancel(self) -> bool:
+        """End a waiting run, or one whose cancelling was asked for while it was running."""
+        waiting = Q(status=self.Status.QUEUED) | Q(status=self.Status.RUNNING, cancel_requested_at__isnull=False)
+        return bool(
+            Run.objects.filter(waiting, pk=self.pk, status=self.status, attempts=self.attempts).update(
+                status=self.Status.CANCELLED, **self._ending()
+            )
+        )
+
+    def request_cancel(self) -> bool:
+        """Mark a running run, so that its worker drops the result when it comes."""
+        return bool(self._mine().filter(cancel_requested_at=None).update(cancel_requested_at=Now()))
+
+    def _ending(self) -> dict[str, Any]:
+        now = timezone.now()
+        return {
+            "phase": self.Phase.DONE,
+            "leased_until": None,
+            "run_after": None,
+            "finished_at": now,
+            "total_ms": max(0, round((now - self.created_at).total_seconds() * 1000)),
+        }
+
+
+class IdempotencyKey(models.Model):
+    """A request that was accepted once. Written in the transaction that makes its runs, so it is never half done."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    key = models.CharField(max_length=255)
+    fingerprint = models.CharField(max_length=64, help_text="Of the request: the same key with another one is refused.")
+    runs = models.JSONField(help_text="Ids of the runs that the request made.")
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "key"], name="idempotency_key_once_per_user")]
+
+    def __str__(self) -> str:
+        return self.key

@@ -1,0 +1,104 @@
+"""The bytes of pictures: private to their owner, or to whoever was given a signed address for a while."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.contrib.auth.decorators import login_not_required
+from django.core.files.storage import default_storage
+from django.core.signing import BadSignature, TimestampSigner
+from django.db.models.fields.files import FieldFile
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.utils.text import slugify
+from django.views.decorators.http import require_GET
+
+from generation import photos, services
+from generation.exceptions import GenerationError
+from generation.models import Photo, Preset, Run
+
+SIGNATURE_SECONDS = 3600
+_signer = TimestampSigner(salt="generation.pictures")
+
+
+def signed(path: str) -> str:
+    """Return an address of a picture that works without signing in, for an hour."""
+    return f"{path}?signature={_signer.sign(path).removeprefix(path + ':')}"
+
+
+def _is_signed(request: HttpRequest) -> bool:
+    try:
+        _signer.unsign(f"{request.path}:{request.GET.get('signature', '')}", max_age=SIGNATURE_SECONDS)
+    except BadSignature:
+        return False
+    return True
+
+
+def _visible(rows: Any, request: HttpRequest) -> Any:
+    """The rows that this request may see: another's picture is as missing as one that never was."""
+    if _is_signed(request):
+        return rows.all()
+    return rows.for_user(request.user) if request.user.is_authenticated else rows.none()
+
+
+@login_not_required
+@require_GET
+def photo(request: HttpRequest, pk: uuid.UUID, size: str) -> FileResponse:
+    found = get_object_or_404(_visible(Photo.objects, request), pk=pk)
+    return _file(found.thumbnail, "image/jpeg") if size == "thumbnail" else _file(found.file, found.content_type)
+
+
+@login_not_required
+@require_GET
+def result(request: HttpRequest, pk: uuid.UUID, size: str) -> FileResponse:
+    found = get_object_or_404(_visible(Run.objects, request), pk=pk)
+    return _file(found.thumbnail, "image/jpeg") if size == "thumbnail" else _file(found.result, found.content_type)
+
+
+@login_not_required
+@require_GET
+def download(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """Send a result as a file with a readable name, in the format that was asked for."""
+    found = get_object_or_404(_visible(Run.objects, request).exclude(result=""), pk=pk)
+    wanted = request.GET.get("format", "original")
+    content_types = {
+        "original": found.content_type,
+        "jpeg": "image/jpeg",
+        "png": "image/png",
+        "webp": "image/webp",
+    }
+    if wanted not in content_types:
+        raise Http404
+    content_type = content_types[wanted]
+    response = HttpResponse(photos.download(found, content_type), content_type)
+    response["Cache-Control"] = "private, max-age=86400"
+    name = f"stefna-{slugify(found.preset_name)}-{found.created_at:%Y-%m-%d}.{photos.EXTENSIONS[content_type]}"
+    response["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
+
+
+@login_not_required
+@require_GET
+def preview(request: HttpRequest, slug: str) -> FileResponse:
+    """Show what a preset does to the sample portrait; made once for each recipe and kept."""
+    preset = get_object_or_404(Preset.objects.active(), slug=slug)
+    try:
+        name = services.preset_preview(preset)
+    except GenerationError as error:
+        raise Http404 from error
+    response = FileResponse(default_storage.open(name, "rb"), content_type="image/webp")
+    response["Cache-Control"] = "public, max-age=86400"
+    return response
+
+
+def _file(file: FieldFile, content_type: str) -> FileResponse:
+    """Send stored bytes. They never change under their name, so the browser may keep them."""
+    if not file:
+        raise Http404
+    try:
+        response = FileResponse(file.open("rb"), content_type=content_type)
+    except FileNotFoundError as error:
+        raise Http404 from error
+    response["Cache-Control"] = "private, max-age=86400"
+    return response

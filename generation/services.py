@@ -1,0 +1,408 @@
+"""A photo becomes a picture: what happens in which order. The only module that sees rows and providers together."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+from django.conf import settings
+from django.core.files.storage import default_storage
+from django.db import transaction
+from django.utils import timezone
+
+from accounts.models import Profile
+from generation import photos, queue
+from generation.exceptions import (
+    GenerationError,
+    IdempotencyKeyReused,
+    NotCancellable,
+    NotRetryable,
+    PresetUnavailable,
+    QuotaExceeded,
+    StorageUnavailable,
+    TooManyActiveRuns,
+)
+from generation.models import MAX_SEED, IdempotencyKey, Photo, Preset, Run
+from generation.modes import Mode
+from generation.providers import default_provider, get_image_provider
+from generation.providers.base import TransformRequest
+from notifications.models import Notification
+from notifications.services import notify
+
+if TYPE_CHECKING:
+    from accounts.models import User
+
+log = structlog.get_logger("generation")
+
+MAX_CRASHES = 3
+RETRY_CAP_SECONDS = 30
+
+
+# -- Asking for runs ---------------------------------------------------------------------------------------
+
+
+def start_run(
+    *,
+    user: User,
+    photo: Photo | photos.Upload,
+    preset: Preset,
+    strength: float | None = None,
+    seed: int | None = None,
+    fresh: bool = False,
+    key: str = "",
+) -> Run:
+    """Accept one run of a photo, or answer with the run that the same key made before.
+
+    Raises GenerationError, and then leaves nothing behind.
+    """
+    request = _fingerprint(_content(photo), preset.slug, strength, seed, fresh)
+    earlier = _made_before(user, key, request)
+    if earlier:
+        return earlier[0]
+    if not preset.is_active:
+        raise PresetUnavailable
+    photo = _accepted(user, photo)
+    run = _draft(user, photo, preset, strength=strength, seed=seed)
+    return _accept(user, [run], key=key, request=request, fresh=fresh)[0]
+
+
+def start_batch(*, user: User, photo: Photo | photos.Upload, mode: Mode, key: str = "") -> list[Run]:
+    """Accept one run for each member of a mode: all of them or none. Raises GenerationError."""
+    request = _fingerprint(_content(photo), mode)
+    earlier = _made_before(user, key, request)
+    if earlier:
+        return earlier
+    members = list(Preset.objects.active().members(mode))
+    if not members:
+        raise PresetUnavailable
+    photo = _accepted(user, photo)
+    batch = uuid.uuid4()
+    runs = [_draft(user, photo, member, batch=batch) for member in members]
+    return _accept(user, runs, key=key, request=request)
+
+
+def retry_run(run: Run) -> Run:
+    """Make a new run from a failed or cancelled one's photo and snapshot; trying twice gives the same new run."""
+    copied = (
+        "user_id photo_id mode batch preset_id preset_slug preset_name preset_tag prompt negative_prompt"
+        " strength seed recipe provider fingerprint"
+    )
+    with transaction.atomic():
+        Profile.objects.lock(run.user_id)
+        retried = Run.objects.filter(retry_of=run).first()
+        if retried:
+            return retried
+        run.refresh_from_db()
+        if not run.can_retry:
+            raise NotRetryable
+        new = Run(retry_of=run, **{name: getattr(run, name) for name in copied.split()})
+        return _accept(run.user, [new], key="", request="", fresh=True)[0]
+
+
+def _draft(
+    user: User,
+    photo: Photo,
+    preset: Preset,
+    *,
+    strength: float | None = None,
+    seed: int | None = None,
+    batch: uuid.UUID | None = None,
+) -> Run:
+    """Return an unsaved run with its snapshot taken."""
+    run = Run(
+        user=user,
+        photo=photo,
+        mode=preset.mode,
+        batch=batch,
+        preset=preset,
+        preset_slug=preset.slug,
+        preset_name=preset.name,
+        preset_tag=preset.tag,
+        prompt=preset.prompt,
+        negative_prompt=preset.negative_prompt,
+        strength=strength or preset.strength,
+        # Any seed will do, but it is part of the snapshot: the run can be explained and repeated.
+        seed=seed or preset.default_seed or random.randint(1, MAX_SEED),  # noqa: S311
+        recipe=preset.recipe,
+        provider=default_provider(),
+    )
+    run.fingerprint = _fingerprint(
+        photo.sha256, run.provider, run.prompt, run.negative_prompt, run.strength, run.seed, run.recipe
+    )
+    return run
+
+
+def _accept(user: User, runs: list[Run], *, key: str, request: str, fresh: bool = False) -> list[Run]:
+    """Write the runs if the user may have them. Counting and inserting happen under one lock."""
+    with transaction.atomic():
+        profile = Profile.objects.lock(user.pk) or Profile.objects.upsert(user)
+        earlier = _made_before(user, key, request)
+        if earlier:
+            return earlier
+        for run in runs if not fresh else ():
+            _reuse(run)
+        _check_limits(profile, [run for run in runs if run.status == Run.Status.QUEUED])
+        Run.objects.bulk_create(runs)
+        if key:
+            IdempotencyKey.objects.create(user=user, key=key, fingerprint=request, runs=[str(run.pk) for run in runs])
+        for run in runs:
+            log.info("run_accepted", run_id=str(run.pk), preset_id=run.preset_slug, cached=run.cached)
+            if run.cached:
+                _tell(run)
+        transaction.on_commit(queue.wake)
+    return runs
+
+
+def _reuse(run: Run) -> None:
+    """Turn a draft into an ended run if the same user already has what it would make."""
+    earlier = Run.objects.for_user(run.user).reusable(run.fingerprint).filter(photo=run.photo).first()
+    if earlier is None:
+        return
+    for name in ["result", "thumbnail", "width", "height", "bytes", "content_type", "source_type"]:
+        setattr(run, name, getattr(earlier, name))
+    run.status, run.phase, run.cached = Run.Status.SUCCEEDED, Run.Phase.DONE, True
+    run.finished_at, run.total_ms = run.created_at, 0
+
+
+def _check_limits(profile: Profile, new: Sequence[Run]) -> None:
+    if not new:
+        return
+    mine = Run.objects.filter(user_id=profile.user_id)
+    limit = daily_limit(profile)
+    if limit and mine.counted_today().count() + len(new) > limit:
+        raise QuotaExceeded
+    if settings.MAX_ACTIVE_RUNS and mine.active().count() + len(new) > settings.MAX_ACTIVE_RUNS:
+        raise TooManyActiveRuns
+
+
+def daily_limit(profile: Profile) -> int:
+    """Return how many runs a day the user may make; 0 is no limit."""
+    return settings.DAILY_RUN_LIMIT if profile.daily_run_limit is None else profile.daily_run_limit
+
+
+def _made_before(user: User, key: str, request: str) -> list[Run]:
+    """Return the runs that the same request with the same key made, if any."""
+    known = key and IdempotencyKey.objects.filter(user=user, key=key).first()
+    if not known:
+        return []
+    if known.fingerprint != request:
+        raise IdempotencyKeyReused
+    runs = Run.objects.in_bulk(known.runs)
+    return [runs[uuid.UUID(pk)] for pk in known.runs if uuid.UUID(pk) in runs]
+
+
+def _accepted(user: User, photo: Photo | photos.Upload) -> Photo:
+    return photo if isinstance(photo, Photo) else photos.accept(user, photo)
+
+
+def _content(photo: Photo | photos.Upload) -> str:
+    return photo.sha256
+
+
+def _fingerprint(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+# -- Working on a run --------------------------------------------------------------------------------------
+
+
+def process_run(run: Run) -> None:
+    """Make one attempt at a claimed run. Never raises: however it ends, the row says so."""
+    with structlog.contextvars.bound_contextvars(
+        run_id=str(run.pk),
+        preset_id=run.preset_slug,
+        user_id=run.user_id,
+        mode=run.mode,
+        attempt=run.attempts,
+    ):
+        try:
+            _attempt(run)
+        except GenerationError as error:
+            _give_up(run, error)
+        except Exception:
+            log.exception("generation_crashed")
+            _give_up(run, GenerationError("Something went wrong on our side.", detail="see the traceback"))
+
+
+def _attempt(run: Run) -> None:
+    log.info("generation_started")
+    started = time.monotonic()
+    if run.attempts == 1 and run.started_at:
+        run.queue_ms = _milliseconds((run.started_at - run.created_at).total_seconds())
+    request = TransformRequest(
+        photo=photos.read(run.photo.file),
+        prompt=run.prompt,
+        negative_prompt=run.negative_prompt,
+        strength=run.strength,
+        seed=run.seed,
+        recipe=run.recipe,
+    )
+    if not run.enter(Run.Phase.GENERATING, queue_ms=run.queue_ms or 0):
+        return
+    calling = time.monotonic()
+    made = get_image_provider(run.provider).transform(request)
+    model_ms = _milliseconds(time.monotonic() - calling)
+    if not run.enter(Run.Phase.STORING, model_ms=model_ms):
+        return
+    storing = time.monotonic()
+    stored = photos.accept_result(made.data, made.source_type)
+    store_ms = _milliseconds(time.monotonic() - storing)
+    try:
+        kept = end(run, lambda: run.succeed(**vars(stored), store_ms=store_ms)) or end(run, run.cancel)
+    except BaseException:
+        stored.discard()
+        raise
+    if kept and run.status == Run.Status.SUCCEEDED:
+        log.info("generation_succeeded", duration_ms=_milliseconds(time.monotonic() - started))
+    else:
+        stored.discard()
+
+
+def _give_up(run: Run, error: GenerationError) -> None:
+    """End the attempt: back to the queue if trying again may help and there is time, else failed."""
+    after = timedelta(seconds=min(RETRY_CAP_SECONDS, 2**run.attempts))
+    transient = getattr(error, "transient", False) or isinstance(error, StorageUnavailable)
+    if transient and timezone.now() + after < run.deadline and run.requeue(code=error.code, after=after):
+        log.warning("run_requeued", code=error.code, detail=error.detail)
+        return
+    log.warning("generation_failed", code=error.code, detail=error.detail)
+    code = error.code if type(error) is not GenerationError else "internal_error"
+    fail_run(run, code=code, message=error.message, retryable=error.retryable)
+
+
+def fail_run(run: Run, *, code: str, message: str, retryable: bool = True) -> bool:
+    """End a run as failed, or as cancelled if its user has given it up meanwhile."""
+    return end(run, lambda: run.fail(code=code, message=message, retryable=retryable)) or end(run, run.cancel)
+
+
+def end(run: Run, change: Callable[[], bool]) -> bool:
+    """Change a run's status for good, and tell its user, in one transaction; False if it was not this worker's."""
+    with transaction.atomic():
+        Profile.objects.lock(run.user_id)
+        if not change():
+            return False
+        run.refresh_from_db()
+        _tell(run)
+    return True
+
+
+def _tell(run: Run) -> None:
+    kinds = {
+        Run.Status.SUCCEEDED: Notification.Kind.RUN_SUCCEEDED,
+        Run.Status.FAILED: Notification.Kind.RUN_FAILED,
+    }
+    messages = {
+        Run.Status.SUCCEEDED: f"{run.preset_name} is ready.",
+        Run.Status.FAILED: f"{run.preset_name} did not work. You were not charged.",
+    }
+    status = Run.Status(run.status)
+    if status in kinds:
+        notify(
+            user_id=run.user_id,
+            kind=kinds[status],
+            subject=run.pk,
+            message=messages[status],
+            url=run.get_absolute_url(),
+        )
+    if run.batch and not Run.objects.active().filter(batch=run.batch).exists():
+        notify(
+            user_id=run.user_id,
+            kind=Notification.Kind.BATCH_DONE,
+            subject=run.batch,
+            message=f"{Mode(run.mode).label} is done.",
+            url=run.get_batch_url(),
+        )
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(0, round(seconds * 1000))
+
+
+# -- Changing one's mind -----------------------------------------------------------------------------------
+
+
+def cancel_run(run: Run) -> Run:
+    """End a waiting run at once; ask a running one to drop its result. Raises NotCancellable when it has ended."""
+    # A run that starts or is handed back between our look and our change is looked at again: it can do so only
+    # a few times before it ends.
+    for _ in range(10):
+        run.refresh_from_db()
+        if run.status == Run.Status.RUNNING and run.cancel_requested_at:
+            return run
+        if end(run, run.cancel):
+            log.info("run_cancelled", run_id=str(run.pk))
+            return run
+        if run.request_cancel():
+            run.refresh_from_db()
+            return run
+        if not run.is_active:
+            break
+    raise NotCancellable
+
+
+def delete_run(run: Run) -> None:
+    """Take a run and its result away. Its bare row stays: deleting must not give back what was used up."""
+    with contextlib.suppress(NotCancellable):
+        cancel_run(run)
+    with transaction.atomic():
+        Profile.objects.lock(run.user_id)
+        run.refresh_from_db()
+        names = _files_of_its_own(run)
+        Run.objects.filter(pk=run.pk).update(deleted_at=timezone.now(), result="", thumbnail="", favourite=False)
+        Notification.objects.filter(subject=run.pk).delete()
+        transaction.on_commit(lambda: photos.delete_files(*names))
+
+
+def _files_of_its_own(run: Run) -> list[str]:
+    """Return the run's files, unless another run shares them: one from the cache has the earlier one's."""
+    if not run.result or Run.objects.filter(result=run.result.name).exclude(pk=run.pk).exists():
+        return []
+    return [run.result.name, run.thumbnail.name]
+
+
+def adopt_guest(*, guest: User, user: User) -> None:
+    """Give an account everything that a guest made before signing in, and close the guest's account."""
+    with transaction.atomic():
+        Profile.objects.lock(guest.pk)
+        Profile.objects.lock(user.pk)
+        for photo in Photo.objects.for_user(guest):
+            same = Photo.objects.for_user(user).filter(sha256=photo.sha256).first()
+            if same:
+                Run.objects.filter(photo=photo).update(photo=same)
+                transaction.on_commit(lambda photo=photo: photos.delete_files(photo.file.name, photo.thumbnail.name))
+                photo.delete()
+        Photo.objects.for_user(guest).update(user=user)
+        Run.objects.filter(user=guest).update(user=user)
+        Notification.objects.for_user(guest).update(user=user)
+        guest.delete()
+
+
+# -- Showing presets ---------------------------------------------------------------------------------------
+
+_one_preview_at_a_time = threading.Lock()
+
+
+def preset_preview(preset: Preset) -> str:
+    """Return the name in the storage of a small picture of what a preset does; made once for each recipe."""
+    name = f"previews/{_fingerprint(preset.recipe, preset.strength)[:32]}.webp"
+    with _one_preview_at_a_time:
+        if not default_storage.exists(name):
+            request = TransformRequest(
+                photo=photos.preview_sample(),
+                prompt=preset.prompt,
+                negative_prompt=preset.negative_prompt,
+                strength=preset.strength,
+                seed=preset.default_seed or 1,
+                recipe=preset.recipe,
+            )
+            photos.store_preview(name, get_image_provider("embedded").transform(request).data)
+    return name

@@ -1,0 +1,122 @@
+"""Setting right what a dead process left: its runs, its files, and what has expired."""
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+from django.conf import settings
+from django.core.files.storage import default_storage
+from django.db.models import Q
+from django.utils import timezone
+
+from accounts.models import User
+from generation import photos, queue, services
+from generation.models import IdempotencyKey, Photo, Run, database_time
+
+log = structlog.get_logger("generation")
+
+KEY_LIFETIME = timedelta(hours=24)
+# A file is written a moment before its row is: only one without a row that is older than this is an orphan.
+ORPHAN_SECONDS = 3600
+
+# Who this process is, as it is written on the runs that it holds. The last part tells it from an earlier process
+# that had its number, as the first process of a container always has.
+_HOST, _PID, _START = socket.gethostname(), os.getpid(), secrets.token_hex(4)
+WORKER_NAME = f"{_HOST}:{_PID}:{_START}"
+
+
+def take_over_lost_runs() -> int:
+    """Hand the runs of dead workers back to the queue, and fail those that have no time left; return how many."""
+    changed = 0
+    for run in _lost_runs():
+        if run.crashes + 1 >= services.MAX_CRASHES:
+            message = "This picture stopped our worker several times. You were not charged."
+            changed += services.fail_run(run, code="worker_crashed", message=message)
+        elif run.requeue(code="worker_crashed", crashed=True):
+            log.warning("run_taken_over", run_id=str(run.pk), preset_id=run.preset_slug, attempt=run.attempts)
+            changed += 1
+        else:
+            changed += services.end(run, run.cancel)
+    earliest = database_time(-timedelta(seconds=settings.RUN_DEADLINE_SECONDS))
+    for run in Run.objects.filter(status=Run.Status.QUEUED, created_at__lt=earliest):
+        code = run.error_code or "deadline_exceeded"
+        changed += services.fail_run(run, code=code, message="This picture had to wait too long.")
+    if changed:
+        queue.wake()
+    return changed
+
+
+def _lost_runs() -> Iterator[Run]:
+    """Yield running runs whose lease ran out, and those of this host whose process is gone: no need to wait then."""
+    yield from Run.objects.lost()
+    for run in Run.objects.filter(status=Run.Status.RUNNING, worker__startswith=f"{_HOST}:"):
+        if run.worker != WORKER_NAME and not _is_alive(run.worker):
+            yield run
+
+
+def _is_alive(worker: str) -> bool:
+    pid = int(worker.split(":")[-2])
+    if pid == _PID:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def clean_up() -> dict[str, int]:
+    """Delete what nobody needs any more; return how many of each."""
+    expired_keys, _ = IdempotencyKey.objects.filter(created_at__lt=timezone.now() - KEY_LIFETIME).delete()
+    guests = 0
+    for guest in User.objects.expired_guests():
+        guest.delete()
+        guests += 1
+    return {
+        "expired_keys": expired_keys,
+        "expired_guests": guests,
+        "orphaned_files": _delete_orphans(),
+        "unfinished_uploads": _delete_unfinished_uploads(),
+    }
+
+
+def _delete_orphans() -> int:
+    """Delete stored pictures that no row refers to any more, among them those of deleted accounts."""
+    deleted = 0
+    for name in _stored_names("photos"):
+        if not Photo.objects.filter(Q(file=name) | Q(thumbnail=name)).exists():
+            photos.delete_files(name)
+            deleted += 1
+    for name in _stored_names("results"):
+        if not Run.objects.filter(Q(result=name) | Q(thumbnail=name)).exists():
+            photos.delete_files(name)
+            deleted += 1
+    return deleted
+
+
+def _stored_names(folder: str) -> Iterator[str]:
+    """Yield the names of stored files old enough that their row must have been written, if it ever was."""
+    if not default_storage.exists(folder):
+        return
+    old = timezone.now() - timedelta(seconds=ORPHAN_SECONDS)
+    for subfolder in default_storage.listdir(folder)[0]:
+        for file in default_storage.listdir(f"{folder}/{subfolder}")[1]:
+            name = f"{folder}/{subfolder}/{file}"
+            if default_storage.get_modified_time(name) < old:
+                yield name
+
+
+def _delete_unfinished_uploads() -> int:
+    deleted = 0
+    for path in Path(settings.FILE_UPLOAD_TEMP_DIR).iterdir():
+        if path.is_file() and time.time() - path.stat().st_mtime > ORPHAN_SECONDS:
+            path.unlink(missing_ok=True)
+            deleted += 1
+    return deleted

@@ -1,0 +1,72 @@
+"""What happens to every request before a view sees it."""
+
+import re
+import uuid
+from collections.abc import Callable
+
+import structlog
+from django.conf import settings
+from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.http import urlencode
+from django_htmx.http import HttpResponseClientRedirect
+
+GetResponse = Callable[[HttpRequest], HttpResponse]
+
+# A form is the photo and a few short fields: more than this beside the photo is not our form.
+FORM_OVERHEAD_BYTES = 200_000
+
+
+def request_context(get_response: GetResponse) -> GetResponse:
+    """Give each request an id that its log lines and its answer carry."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        given = request.headers.get("X-Request-ID", "")
+        request_id = given if re.fullmatch(r"[\w-]{8,64}", given, re.ASCII) else uuid.uuid4().hex
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        response = get_response(request)
+        response["X-Request-ID"] = request_id
+        return response
+
+    return middleware
+
+
+def limit_body(get_response: GetResponse) -> GetResponse:
+    """Refuse a body that is too large, or of unknown length, before a byte of it is read.
+
+    Django limits form fields but not files, and a chunked body would arrive as "no file".
+    """
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        if "chunked" in request.headers.get("Transfer-Encoding", "").lower():
+            return refuse(request, 411, "Your browser sent the photo in a way we cannot read. Please try another one.")
+        try:
+            length = int(request.headers.get("Content-Length") or 0)
+        except ValueError:
+            return refuse(request, 400, "The request was not understood.")
+        if length > settings.MAX_PHOTO_BYTES + FORM_OVERHEAD_BYTES:
+            megabytes = settings.MAX_PHOTO_BYTES // 1_000_000
+            return refuse(request, 413, f"This photo is too large. A photo may have up to {megabytes} MB.")
+        return get_response(request)
+
+    def refuse(request: HttpRequest, status: int, message: str) -> HttpResponse:
+        # No session has been opened yet, and none is needed to say no.
+        if "HX-Request" in request.headers:
+            return render(request, "generation/_error.html", {"message": message}, status=status, using="django")
+        return render(request, "error.html", {"message": message}, status=status)
+
+    return middleware
+
+
+class SignInRequired(LoginRequiredMiddleware):
+    """Ask for a sign-in on every page that does not say otherwise; afterwards the visitor is back where they were."""
+
+    def handle_no_permission(self, request: HttpRequest, view_func: Callable[..., HttpResponse]) -> HttpResponse:
+        if not request.htmx:  # type: ignore[attr-defined]
+            return super().handle_no_permission(request, view_func)
+        # A fragment is asked for from a page: it is the page that needs the sign-in, not the fragment's address.
+        page = request.htmx.current_url_abs_path or reverse("studio")  # type: ignore[attr-defined]
+        return HttpResponseClientRedirect(f"{reverse(settings.LOGIN_URL)}?{urlencode({'next': page})}")

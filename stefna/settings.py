@@ -1,0 +1,235 @@
+"""Every setting of the installation, read from the environment; an empty one works.
+
+The variables and their defaults are listed in .env.example, and a test holds the two together.
+"""
+
+import logging.config
+from pathlib import Path
+from typing import Any
+
+import environ
+import structlog
+from django.core.exceptions import ImproperlyConfigured
+
+env = environ.Env()
+BASE_DIR = Path(__file__).resolve().parent.parent
+environ.Env.read_env(env("ENV_FILE", default=str(BASE_DIR / ".env")))
+
+# Where an installation without services keeps its database, pictures and secret.
+STATE_DIR = Path(env("STATE_DIR", default=str(BASE_DIR / ".stefna")))
+
+DEBUG = env.bool("DEBUG", default=False)
+
+SECRET_FILE = STATE_DIR / "secret"
+SECRET_KEY = env("SECRET_KEY", default="") or (SECRET_FILE.read_text().strip() if SECRET_FILE.exists() else "")
+if not SECRET_KEY:
+    raise ImproperlyConfigured("Set SECRET_KEY, or start once with `make run`, which makes one in .stefna/secret.")
+
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+TRUSTED_PROXIES = env.int("TRUSTED_PROXIES", default=0)
+
+# -- Applications ------------------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "whitenoise.runserver_nostatic",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.humanize",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "allauth",
+    "allauth.account",
+    "csp",
+    "django_htmx",
+    "accounts",
+    "notifications",
+    "generation",
+]
+
+MIDDLEWARE = [
+    "stefna.middleware.request_context",
+    "stefna.middleware.limit_body",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "stefna.middleware.SignInRequired",
+]
+
+ROOT_URLCONF = "stefna.urls"
+WSGI_APPLICATION = "stefna.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "notifications.context_processors.unread",
+            ],
+        },
+    }
+]
+
+# -- Data --------------------------------------------------------------------------------------------------
+
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": env.db("DATABASE_URL", default=f"sqlite:///{STATE_DIR / 'db.sqlite3'}")
+}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # Writers queue for the lock when their transaction begins instead of failing when they first write:
+    # with deferred transactions two readers that both want to write are a deadlock that no timeout solves.
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+MEDIA_ROOT = Path(env("MEDIA_ROOT", default=str(STATE_DIR / "media")))
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+# Uploads in progress have a directory of their own, so that `sweep` can clear what a killed process left.
+FILE_UPLOAD_TEMP_DIR = STATE_DIR / "tmp"
+for directory in (MEDIA_ROOT, FILE_UPLOAD_TEMP_DIR):
+    directory.mkdir(parents=True, exist_ok=True)
+FILE_UPLOAD_PERMISSIONS = 0o640
+
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+WHITENOISE_USE_FINDERS = DEBUG
+
+# -- People ------------------------------------------------------------------------------------------------
+
+AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "studio"
+LOGOUT_REDIRECT_URL = "studio"
+
+ACCOUNT_ADAPTER = "stefna.adapter.AccountAdapter"
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_USER_DISPLAY = "accounts.models.display_name"
+ACCOUNT_EMAIL_VERIFICATION = env("ACCOUNT_EMAIL_VERIFICATION", default="none" if DEBUG else "mandatory")
+ACCOUNT_SESSION_REMEMBER = True
+# A guest is signed in and must still reach the sign-in page; accounts.views sends everybody else on.
+ACCOUNT_AUTHENTICATED_LOGIN_REDIRECTS = False
+ALLAUTH_TRUSTED_PROXY_COUNT = TRUSTED_PROXIES
+ALLOW_GUESTS = env.bool("ALLOW_GUESTS", default=True)
+
+EMAIL_CONFIG = env.email("EMAIL_URL", default="consolemail://")
+vars().update(EMAIL_CONFIG)
+DEFAULT_FROM_EMAIL = env("DEFAULT_FROM_EMAIL", default="Stefna <stefna@localhost>")
+
+# -- Runs --------------------------------------------------------------------------------------------------
+
+RUN_WORKER_THREADS = env.int("RUN_WORKER_THREADS", default=2)
+RUN_LEASE_SECONDS = env.int("RUN_LEASE_SECONDS", default=90)
+RUN_HEARTBEAT_SECONDS = env.int("RUN_HEARTBEAT_SECONDS", default=15)
+RUN_DEADLINE_SECONDS = env.int("RUN_DEADLINE_SECONDS", default=600)
+DAILY_RUN_LIMIT = env.int("DAILY_RUN_LIMIT", default=50)
+MAX_ACTIVE_RUNS = env.int("MAX_ACTIVE_RUNS", default=10)
+MAX_PHOTO_BYTES = env.int("MAX_PHOTO_BYTES", default=15_000_000)
+MAX_PHOTO_PIXELS = env.int("MAX_PHOTO_PIXELS", default=40_000_000)
+MAX_PHOTO_SIDE = env.int("MAX_PHOTO_SIDE", default=2048)
+
+# -- Defences ----------------------------------------------------------------------------------------------
+
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'none'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "font-src": ["'self'"],
+        # blob: shows the photo that was just chosen before it is sent; data: is Pico's form icons.
+        "img-src": ["'self'", "blob:", "data:"],
+        "connect-src": ["'self'"],
+        "manifest-src": ["'self'"],
+        "form-action": ["'self'"],
+        "object-src": ["'none'"],
+        "base-uri": ["'none'"],
+        "frame-ancestors": ["'none'"],
+    }
+}
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+SECURE_SSL_REDIRECT = not DEBUG
+SECURE_HSTS_SECONDS = 0 if DEBUG else 365 * 24 * 3600
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = not DEBUG
+if TRUSTED_PROXIES:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+# -- Language, time, logs ----------------------------------------------------------------------------------
+
+LANGUAGE_CODE = "en"
+USE_I18N = True
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+LOG_FORMAT = env("LOG_FORMAT", default="text" if DEBUG else "json")
+_log_steps: list[Any] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+]
+structlog.configure(
+    processors=[*_log_steps, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    cache_logger_on_first_use=True,
+)
+LOGGING_CONFIG = None
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "events": {
+            "()": structlog.stdlib.ProcessorFormatter,
+            "foreign_pre_chain": _log_steps,
+            "processors": [
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *(
+                    [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+                    if LOG_FORMAT == "json"
+                    else [structlog.dev.ConsoleRenderer(colors=False)]
+                ),
+            ],
+        }
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "events"}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+    "loggers": {
+        # Without Django's own handlers: every line of the process has one shape.
+        "django": {"level": "INFO", "handlers": [], "propagate": True},
+        "accounts": {"level": "INFO"},
+        "generation": {"level": "INFO"},
+        "notifications": {"level": "INFO"},
+        "stefna": {"level": "INFO"},
+    },
+}
+logging.config.dictConfig(LOGGING)

@@ -1,0 +1,12 @@
+"""The web process: serves pages and, without a queue engine, works on the runs as well."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "stefna.settings")
+application = get_wsgi_application()
+
+from generation import tasks  # noqa: E402  (models exist only once the application is set up)
+
+tasks.start_worker()
