@@ -54,14 +54,14 @@ def contrast(rgb: Floats, *, amount: float = 0.2, pivot: float = 0.5) -> Floats:
     return np.asarray(np.float32(pivot) - np.log(1 / (rgb * (high - low) + low) - 1) / slope, np.float32)
 
 
-def curve(
-    rgb: Floats, *, points: Sequence[Sequence[float]] = ((0.0, 0.0), (1.0, 1.0)), channel: str = "rgb"
-) -> Floats:
+def curve(rgb: Floats, *, points: Sequence[Sequence[float]] = ((0.0, 0.0), (1.0, 1.0)), channel: str = "rgb") -> Floats:
     """Bend all channels or one by a monotone cubic through the points (Fritsch and Carlson, 1980)."""
     x, y = np.array(points, np.float64).T
     rises = np.diff(y) / np.diff(x)
     inner = rises[:-1] * rises[1:]
-    slopes = np.concatenate([rises[:1], np.where(inner > 0, 2 * inner / (rises[:-1] + rises[1:] + 1e-12), 0), rises[-1:]])
+    slopes = np.concatenate(
+        [rises[:1], np.where(inner > 0, 2 * inner / (rises[:-1] + rises[1:] + 1e-12), 0), rises[-1:]]
+    )
     dense = np.linspace(0, 1, 1025)
     inside = np.clip(dense, x[0], x[-1])
     left = np.clip(np.searchsorted(x, inside, side="right") - 1, 0, len(x) - 2)
@@ -127,9 +127,7 @@ def hue_pull(
     return _from_oklab(_polar(lab[..., 0], hue + turn, strength * (1 + np.float32(chroma) * weight)))
 
 
-def hue_shift(
-    rgb: Floats, *, bands: Sequence[Sequence[float]] = ((140.0, 35.0, 0.0, 0.0, 0.0),)
-) -> Floats:
+def hue_shift(rgb: Floats, *, bands: Sequence[Sequence[float]] = ((140.0, 35.0, 0.0, 0.0, 0.0),)) -> Floats:
     """Change bands of OKLab hue: [centre, width, turn (degrees), chroma gain, lightness gain]; greys stay."""
     lab = _to_oklab(rgb)
     for centre, width, turn, chroma, light in bands:
@@ -156,7 +154,9 @@ def split_tone(
     """Add one tint to the shadows, one to the mid tones and one to the highlights, each without its own luma."""
     tone = luma(rgb)
     # Pure black and white take little tint, so that they stay clean.
-    room = np.float32(amount) * (np.float32(0.35) + np.float32(0.65) * np.minimum(1, 4 * tone * (1 - tone) + np.float32(0.25)))
+    room = np.float32(amount) * (
+        np.float32(0.35) + np.float32(0.65) * np.minimum(1, 4 * tone * (1 - tone) + np.float32(0.25))
+    )
     weights = (
         (shadows, 1 - smoothstep(tone, 0.05, 0.62 + balance)),
         (mids, np.exp(-(((tone - np.float32(0.5)) / np.float32(0.22)) ** 2))),

@@ -129,7 +129,7 @@ def stage_lights(
     for lamp, (x, y) in zip(lamps, places, strict=True):
         near = np.exp(-(((across - x) / spread) ** 2) - ((down - y) / (1.3 * spread)) ** 2)
         light += grey(near.astype(np.float32)) * lamp
-    light = _fit(scene, np.clip(light, 0, 1))
+    light = scene.fit(np.clip(light, 0, 1))
 
     def change(picture: Floats, band: Band) -> Floats:
         beam = band.stretch(light)
@@ -161,9 +161,13 @@ def sky_tint(scene: Scene, *, amount: float = 0.4, height: float = 0.6, colour: 
     tone = luma(within(scene.picture, 240))
     detail = blurred(np.abs(tone - blurred(tone, 0.01)), 0.02)
     down = np.linspace(0, 1, tone.shape[0], dtype=np.float32)[:, None]
-    sky = smoothstep(tone, 0.45, 0.8) * (1 - smoothstep(detail, 0.01, 0.05)) * np.clip(1 - down / np.float32(height), 0, 1)
+    sky = (
+        smoothstep(tone, 0.45, 0.8)
+        * (1 - smoothstep(detail, 0.01, 0.05))
+        * np.clip(1 - down / np.float32(height), 0, 1)
+    )
     slope, offset = guided(tone, blurred(sky, 0.006) * np.float32(amount), 0.02, 4e-4)
-    slope, offset = _fit(scene, slope), _fit(scene, offset)
+    slope, offset = scene.fit(slope), scene.fit(offset)
 
     def change(picture: Floats, band: Band) -> Floats:
         share = band.stretch(slope) * luma(picture)
@@ -216,13 +220,13 @@ def chroma_shift(scene: Scene, *, amount: float = 0.0015) -> Step:
 
 def _glowing(scene: Scene, light: Floats) -> Step:
     """Screen a small map of light over the picture."""
-    dimming = np.float32(1) - np.clip(_fit(scene, light), 0, np.float32(0.98))
+    dimming = np.float32(1) - np.clip(scene.fit(light), 0, np.float32(0.98))
     return Step(lambda picture, band: screened(picture, band.stretch(dimming)))
 
 
 def _tinted(scene: Scene, share: Floats, colour: str) -> Step:
     """Lay a colour over the picture by a small map of shares."""
-    shares = _fit(scene, np.clip(share, 0, np.float32(0.95)).astype(np.float32))
+    shares = scene.fit(np.clip(share, 0, np.float32(0.95)).astype(np.float32))
     if colour == "#000000":
         kept = np.float32(1) - shares
         return Step(lambda picture, band: scaled(picture, band.stretch(kept)))
@@ -240,8 +244,3 @@ def _unit_grid(scene: Scene, side: int) -> tuple[Floats, Floats]:
     rows, columns = _small_shape(scene, side)
     down, across = np.mgrid[0:rows, 0:columns].astype(np.float32)
     return across / np.float32(columns), down / np.float32(rows)
-
-
-def _fit(scene: Scene, plane: Floats) -> Floats:
-    height, width = scene.shape
-    return plane if plane.shape[:2] == (height, width) else resized(plane, width, height)

@@ -367,9 +367,7 @@ def _rows_problems(name: str, value: object, parameter: Rows) -> list[str]:
         for (column, limits), entry in zip(parameter.columns, row, strict=True):
             where = f"{name} row {number} {column}"
             found += (
-                _number_problems(where, entry, limits)
-                if isinstance(limits, Number)
-                else _colour_problems(where, entry)
+                _number_problems(where, entry, limits) if isinstance(limits, Number) else _colour_problems(where, entry)
             )
     if parameter.rising and not found:
         firsts = [row[0] for row in value]

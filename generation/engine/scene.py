@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from generation.engine.raster import Band, Bytes, Floats, as_floats
+from generation.engine.raster import Band, Bytes, Floats, as_floats, resized
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,11 @@ class Scene:
             self._picture = change(self._picture, self._band)
         self._waiting.clear()
         return self._picture
+
+    def fit(self, plane: Floats) -> Floats:
+        """Bring a map to the proxy's cells; maps are often made on a smaller copy."""
+        height, width = self.shape
+        return plane if plane.shape[:2] == (height, width) else resized(plane, width, height)
 
     def add(self, change: Callable[[Floats | Bytes, Band], Floats | Bytes]) -> None:
         self._waiting.append(change)

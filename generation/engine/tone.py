@@ -19,7 +19,6 @@ from generation.engine.raster import (
     guided,
     luma,
     mixed,
-    resized,
     scaled,
     shifted,
     smoothstep,
@@ -74,7 +73,8 @@ def dehaze(
     side = 2 * max(1, round(patch * max(small.shape[:2]))) + 1
     kernel = np.ones((side, side), np.uint8)
     dark = cv2.erode(small.min(2), kernel)
-    haziest = np.argpartition(dark.ravel(), -max(4, dark.size // 500))[-max(4, dark.size // 500) :]
+    count = min(dark.size, max(4, dark.size // 500))
+    haziest = np.argpartition(dark.ravel(), -count)[-count:]
     air = np.quantile(small.reshape(-1, 3)[haziest], 0.8, axis=0).astype(np.float32)
     air = np.clip(np.float32(0.25) * air + np.float32(0.75) * air.mean(), 0.45, 0.98)
     through = 1 - np.float32(amount) * cv2.erode((small / air).min(2), kernel)
@@ -84,7 +84,7 @@ def dehaze(
     height = np.linspace(1, 0, tone.shape[0], dtype=np.float32)[:, None]
     sky = smoothstep(tone, 0.5, 0.75) * (1 - smoothstep(texture, 0.02, 0.09)) * smoothstep(height, 0.25, 0.6)
     least = np.float32(floor) + np.float32(max(0.0, 0.62 - floor)) * blurred(sky, 0.01)
-    slope, offset = _on_grid(scene, guided(tone, np.maximum(through, least), radius, 1e-3))
+    slope, offset = (scene.fit(plane) for plane in guided(tone, np.maximum(through, least), radius, 1e-3))
 
     def change(picture: Floats, band: Band) -> Floats:
         through = band.stretch(slope) * luma(picture)
@@ -114,7 +114,7 @@ def local_tone(
     The change is a gain, so hues stay; detail as small as the measured noise is not raised.
     """
     tone = luma(within(scene.picture, 640))
-    slope, offset = _on_grid(scene, guided(tone, tone, radius, edge))
+    slope, offset = (scene.fit(plane) for plane in guided(tone, tone, radius, edge))
     core = np.float32(2.2 * max(0.0, scene.noise - 0.0024)) if clarity > 0 else np.float32(0)
 
     def change(picture: Floats, band: Band) -> Floats:
@@ -159,9 +159,7 @@ def sharpen(scene: Scene, *, amount: float = 0.5, radius: float = 0.0007) -> Ste
     return Step(change, reach=4 * radius)
 
 
-def smooth(
-    scene: Scene, *, amount: float = 0.5, radius: float = 0.006, edge: float = 0.004, skin: float = 0.0
-) -> Step:
+def smooth(scene: Scene, *, amount: float = 0.5, radius: float = 0.006, edge: float = 0.004, skin: float = 0.0) -> Step:
     """Take fine luma texture away and keep edges (guided filter); `skin` 1 does so on skin colours only.
 
     Skin is found in the plane of YCbCr chroma (after Chai and Ngan, 1999), softly and whatever its lightness.
@@ -174,7 +172,7 @@ def smooth(
         red, blue = (cv2.extractChannel(cv2.cvtColor(picture, cv2.COLOR_RGB2YCrCb), at) for at in (1, 2))
         near = np.exp(-(((red - 0.598) / 0.05) ** 2) - ((blue - 0.425) / 0.06) ** 2)
         where += np.float32(skin) * (blurred(near.astype(np.float32), 0.003) - 1)
-    share, slope, offset = (_fit(scene, plane) for plane in (where * np.float32(amount), slope, offset))
+    share, slope, offset = (scene.fit(plane) for plane in (where * np.float32(amount), slope, offset))
 
     def change(picture: Floats, band: Band) -> Floats:
         tone = luma(picture)
@@ -201,13 +199,3 @@ def focus(
         return mixed(picture, band.stretch(soft), band.stretch(share))
 
     return Step(change)
-
-
-def _on_grid(scene: Scene, planes: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
-    return _fit(scene, planes[0]), _fit(scene, planes[1])
-
-
-def _fit(scene: Scene, plane: Floats) -> Floats:
-    """Bring a map to the proxy's cells; maps are often made on a smaller copy."""
-    height, width = scene.shape
-    return plane if plane.shape[:2] == (height, width) else resized(plane, width, height)
