@@ -48,13 +48,19 @@ def contrast(rgb: Floats, *, amount: float = 0.2, pivot: float = 0.5) -> Floats:
     slope = np.float32(1 + 6 * abs(amount))
     if amount == 0:
         return rgb
-    low, high = (1 / (1 + np.exp(-slope * (end - np.float32(pivot)))) for end in (np.float32(0), np.float32(1)))
+    low, high = (
+        1 / (1 + np.exp(-slope * (end - np.float32(pivot)))) for end in (np.float32(0), np.float32(1))
+    )
     if amount > 0:
-        return np.asarray((1 / (1 + np.exp(-slope * (rgb - np.float32(pivot)))) - low) / (high - low), np.float32)
+        return np.asarray(
+            (1 / (1 + np.exp(-slope * (rgb - np.float32(pivot)))) - low) / (high - low), np.float32
+        )
     return np.asarray(np.float32(pivot) - np.log(1 / (rgb * (high - low) + low) - 1) / slope, np.float32)
 
 
-def curve(rgb: Floats, *, points: Sequence[Sequence[float]] = ((0.0, 0.0), (1.0, 1.0)), channel: str = "rgb") -> Floats:
+def curve(
+    rgb: Floats, *, points: Sequence[Sequence[float]] = ((0.0, 0.0), (1.0, 1.0)), channel: str = "rgb"
+) -> Floats:
     """Bend all channels or one by a monotone cubic through the points (Fritsch and Carlson, 1980)."""
     x, y = np.array(points, np.float64).T
     rises = np.diff(y) / np.diff(x)
@@ -83,7 +89,9 @@ def curve(rgb: Floats, *, points: Sequence[Sequence[float]] = ((0.0, 0.0), (1.0,
 
 def temperature(rgb: Floats, *, warm: float = 0.0, tint: float = 0.0) -> Floats:
     """Scale linear light towards amber (warm > 0) or blue and magenta (tint > 0) or green; luma is kept."""
-    gains = np.array([1 + 0.34 * warm + 0.08 * tint, 1 + 0.03 * warm - 0.15 * tint, 1 - 0.40 * warm + 0.08 * tint])
+    gains = np.array(
+        [1 + 0.34 * warm + 0.08 * tint, 1 + 0.03 * warm - 0.15 * tint, 1 - 0.40 * warm + 0.08 * tint]
+    )
     out = _encoded(_linear(rgb) * gains.astype(np.float32))
     return out * _thick((luma(rgb) + np.float32(0.01)) / (luma(out) + np.float32(0.01)))
 
@@ -205,14 +213,18 @@ def bleach(rgb: Floats, *, amount: float = 0.5) -> Floats:
 
 def _linear(rgb: Floats) -> Floats:
     """Decode sRGB (IEC 61966-2-1)."""
-    return np.where(rgb <= 0.04045, rgb / np.float32(12.92), _power((rgb + np.float32(0.055)) / np.float32(1.055), 2.4))
+    return np.where(
+        rgb <= 0.04045, rgb / np.float32(12.92), _power((rgb + np.float32(0.055)) / np.float32(1.055), 2.4)
+    )
 
 
 def _encoded(light: Floats) -> Floats:
     """Encode linear light as sRGB (IEC 61966-2-1)."""
     light = np.maximum(light, 0)
     return np.where(
-        light <= 0.0031308, light * np.float32(12.92), np.float32(1.055) * _power(light, 1 / 2.4) - np.float32(0.055)
+        light <= 0.0031308,
+        light * np.float32(12.92),
+        np.float32(1.055) * _power(light, 1 / 2.4) - np.float32(0.055),
     )
 
 
@@ -247,7 +259,9 @@ def _skin(lab: Floats) -> Floats:
     distance = _hue(lab) - 52
     chroma = np.hypot(lab[..., 1], lab[..., 2])
     near = np.exp(-((distance / 24) ** 2))
-    return np.asarray(near * smoothstep(chroma, 0.015, 0.04) * (1 - smoothstep(chroma, 0.13, 0.19)), np.float32)
+    return np.asarray(
+        near * smoothstep(chroma, 0.015, 0.04) * (1 - smoothstep(chroma, 0.13, 0.19)), np.float32
+    )
 
 
 def _thick(plane: Floats) -> Floats:

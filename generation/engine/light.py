@@ -45,7 +45,9 @@ def bloom(
 def orton(scene: Scene, *, amount: float = 0.4, radius: float = 0.012) -> Step:
     """Screen a blurred, deepened copy over the picture (Michael Orton's sandwich of two slides)."""
     soft = blurred(within(scene.picture, 400), radius)
-    return _glowing(scene, np.asarray(cv2.pow(np.maximum(soft, 0), 1.6), np.float32) * np.float32(0.9 * amount))
+    return _glowing(
+        scene, np.asarray(cv2.pow(np.maximum(soft, 0), 1.6), np.float32) * np.float32(0.9 * amount)
+    )
 
 
 def fog(scene: Scene, *, amount: float = 0.3, height: float = 0.5, colour: str = "#c8d4dc") -> Step:
@@ -77,7 +79,9 @@ def grain(scene: Scene, *, amount: float = 0.03, size: float = 0.0008) -> Step:
         if texture is None:
             # Small pictures get weaker grain: shrinking a large one averages its grain away in the same measure.
             weight = amount * min(1.0, max(0.45, math.sqrt(band.long_side / 1500)))
-            texture = noise_tile(np.random.default_rng(seed), max(0.35, size * band.long_side)) * np.float32(weight)
+            texture = noise_tile(np.random.default_rng(seed), max(0.35, size * band.long_side)) * np.float32(
+                weight
+            )
             textures[band.long_side] = texture
         tone = np.clip(luma(picture), 0, 1)
         weight_by_tone = np.float32(0.35) + np.float32(0.65) * cv2.sqrt(4 * tone * (1 - tone))
@@ -87,7 +91,11 @@ def grain(scene: Scene, *, amount: float = 0.03, size: float = 0.0008) -> Step:
 
 
 def light_leak(
-    scene: Scene, *, amount: float = 0.5, colours: Sequence[str] = ("#ff6a00", "#ffb347", "#ff2d55"), count: int = 2
+    scene: Scene,
+    *,
+    amount: float = 0.5,
+    colours: Sequence[str] = ("#ff6a00", "#ffb347", "#ff2d55"),
+    count: int = 2,
 ) -> Step:
     """Let coloured light in at seeded places along the border, as a worn camera back does."""
     rng = scene.rng
@@ -109,7 +117,9 @@ def sun_glow(scene: Scene, *, amount: float = 0.5, radius: float = 0.5, colour: 
     rows, columns = bright.shape
     down, across = np.mgrid[0:rows, 0:columns].astype(np.float32)
     down, across = down / max(1, rows - 1), across / max(1, columns - 1)
-    sun = np.unravel_index(np.argmax(bright * (1.15 - down) * (0.7 + 0.6 * np.abs(across - 0.5))), bright.shape)
+    sun = np.unravel_index(
+        np.argmax(bright * (1.15 - down) * (0.7 + 0.6 * np.abs(across - 0.5))), bright.shape
+    )
     x = across[sun] + np.float32(scene.rng.uniform(-0.05, 0.05))
     aspect = columns / rows
     distance = np.hypot((across - x) * max(1.0, aspect), (down - 0.6 * down[sun]) * max(1.0, 1 / aspect))
@@ -118,7 +128,11 @@ def sun_glow(scene: Scene, *, amount: float = 0.5, radius: float = 0.5, colour: 
 
 
 def stage_lights(
-    scene: Scene, *, amount: float = 0.5, spread: float = 0.55, colours: Sequence[str] = ("#ff2bd6", "#17e8ff")
+    scene: Scene,
+    *,
+    amount: float = 0.5,
+    spread: float = 0.55,
+    colours: Sequence[str] = ("#ff2bd6", "#17e8ff"),
 ) -> Step:
     """Light the picture from both sides with coloured lamps; the seed places and may swap them."""
     rng = scene.rng
@@ -143,7 +157,11 @@ def stage_lights(
 
 
 def edge_glow(
-    scene: Scene, *, amount: float = 0.6, spread: float = 0.006, colours: Sequence[str] = ("#00f0ff", "#ff2bd6")
+    scene: Scene,
+    *,
+    amount: float = 0.6,
+    spread: float = 0.006,
+    colours: Sequence[str] = ("#00f0ff", "#ff2bd6"),
 ) -> Step:
     """Bend neon tubes along the strongest edges, coloured from left to right, each with its own glow."""
     tone = luma(within(scene.picture, 960))
@@ -194,7 +212,7 @@ def rain(
     textures: dict[int, Floats] = {}
 
     def change(picture: Floats, band: Band) -> Floats:
-        side = max(512, round(0.6 * band.long_side))
+        side = max(200, round(0.6 * band.long_side))
         texture = textures.get(side)
         if texture is None:
             texture = textures[side] = resized(streaks, side, side)

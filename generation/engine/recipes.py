@@ -62,7 +62,9 @@ POINTWISE: dict[str, dict[str, Parameter]] = {
     "gamma": {"value": Number(1.0, 0.3, 3)},
     "contrast": {"amount": Number(0.2, -1, 1), "pivot": Number(0.5, 0.1, 0.9)},
     "curve": {
-        "points": Rows(((0.0, 0.0), (1.0, 1.0)), (("input", _UNIT), ("output", _UNIT)), fewest=2, rising=True),
+        "points": Rows(
+            ((0.0, 0.0), (1.0, 1.0)), (("input", _UNIT), ("output", _UNIT)), fewest=2, rising=True
+        ),
         "channel": Choice("rgb", ("rgb", "r", "g", "b")),
     },
     "temperature": {"warm": Number(0.0, -1, 1), "tint": Number(0.0, -1, 1)},
@@ -215,6 +217,13 @@ SPATIAL: dict[str, dict[str, Parameter]] = {
         "amount": Number(0.6, 0, 1),
         "coverage": Number(0.0, -0.5, 0.5),
     },
+    "pencil": {
+        "shading": Number(0.5, 0, 1),
+        "darkness": Number(1.0, 0.3, 3),
+        "line": Number(0.001, 0.0004, 0.005),
+        "graphite": Colour("#26262b"),
+        "paper": Colour("#f6f3ec"),
+    },
 }
 
 PAINTED: dict[str, dict[str, Parameter]] = {
@@ -238,13 +247,7 @@ PAINTED: dict[str, dict[str, Parameter]] = {
         "rim": Number(0.9, 0, 2),
         "pigment": Number(0.5, 0, 1),
         "border": Number(0.4, 0, 1),
-    },
-    "pencil": {
-        "shading": Number(0.5, 0, 1),
-        "darkness": Number(1.0, 0.3, 3),
-        "line": Number(0.001, 0.0004, 0.005),
-        "graphite": Colour("#26262b"),
-        "paper": Colour("#f6f3ec"),
+        "lines": Number(0.5, 0, 1),
     },
 }
 
@@ -330,7 +333,9 @@ def _varied_problems(name: str, value: object, limits: Number) -> list[str]:
     if set(value) != {"v", "vary"}:
         return [f'{name} must be a number or {{"v": number, "vary": number}}']
     spread = Number(0.0, 0.0, limits.high - limits.low)
-    return _number_problems(name, value["v"], limits) + _number_problems(f"{name} vary", value["vary"], spread)
+    return _number_problems(name, value["v"], limits) + _number_problems(
+        f"{name} vary", value["vary"], spread
+    )
 
 
 def _number_problems(name: str, value: object, limits: Number) -> list[str]:
@@ -367,7 +372,9 @@ def _rows_problems(name: str, value: object, parameter: Rows) -> list[str]:
         for (column, limits), entry in zip(parameter.columns, row, strict=True):
             where = f"{name} row {number} {column}"
             found += (
-                _number_problems(where, entry, limits) if isinstance(limits, Number) else _colour_problems(where, entry)
+                _number_problems(where, entry, limits)
+                if isinstance(limits, Number)
+                else _colour_problems(where, entry)
             )
     if parameter.rising and not found:
         firsts = [row[0] for row in value]

@@ -1,175 +1,212 @@
-"""A recipe applied to a picture: prepared on a small proxy, then done band by band.
+"""Render a recipe: once over a small proxy to measure and to paint, then over the full picture in bands.
 
-1. The proxy (one pixel for each cell of k×k) goes through the steps; a step that must know the whole picture (levels,
-   air light, guided coefficients, glow, painted layers) finds it out there, once.
-2. The full picture follows in bands of rows, each through all steps while it is in the cache, a few at a time on a
-   pool of threads. So memory is the picture, the result and a few bands, however many steps there are.
-3. Consecutive colour ops are fused into one table.
+Runs of point-wise colour ops become one table each. A picture that is no larger than its proxy is done with the first
+pass. Memory is the picture, the result and a few bands, however many steps there are.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from generation.engine import colour, light, paint, recipes, tone
-from generation.engine.raster import Band, Bytes, Floats, as_bytes, as_floats, luma, within
+from generation.engine import colour, light, paint, tone
+from generation.engine.raster import Band, Bytes, Floats, as_bytes, as_floats, within
+from generation.engine.recipes import MEASURED, PAINTED, POINTWISE, SPATIAL, settings
 from generation.engine.scene import Scene, Step
 
-PROXY_SIDE, PAINTED_PROXY_SIDE = 640, 1280
-BAND_PIXELS = 200_000
-TABLE_NODES = 33
-# What a table accepts after steps that overshoot; beyond 0..1 it bends softly instead of clipping.
-TABLE_LOW, TABLE_HIGH = -0.094, 1.161
-
-Colours = Callable[[Floats], Floats]
+Colouring = Callable[[Floats], Floats]
 Change = Callable[[Floats | Bytes, Band], Floats | Bytes]
 
-POINTWISE: dict[str, Callable[..., Floats]] = {name: getattr(colour, name) for name in recipes.POINTWISE}
-MEASURED: dict[str, Callable[..., Colours]] = {"auto_levels": tone.auto_levels}
-STEPS: dict[str, Callable[..., Step]] = {
-    name: next(getattr(module, name) for module in (tone, light, paint) if hasattr(module, name))
-    for name in recipes.SPATIAL | recipes.PAINTED
+OPS: dict[str, Callable[..., Any]] = {
+    name: next(getattr(module, name) for module in (colour, tone, light, paint) if hasattr(module, name))
+    for name in POINTWISE | MEASURED | SPATIAL | PAINTED
 }
 
+_SEPARABLE = {"gamma", "exposure", "contrast", "curve", "auto_levels"}
+"""Ops that do not mix the channels; alone among themselves they need three short tables, not a cube."""
 
-def render(rgb: Bytes, recipe: Mapping[str, Any], *, strength: float = 1.0, seed: int = 0, threads: int = 2) -> Bytes:
-    """Apply a valid recipe to a picture (h×w×3, sRGB bytes) and give a new one of the same size.
+_PROXY_SIDE = 640
+_PAINTED_SIDE = 1600
+_BAND_PIXELS = 200_000
+_CUBE = 33
+_SAMPLE_SIDE = 160
+# What the tables accept after float steps: overshoots get a soft toe and shoulder instead of a clip.
+_LOWEST, _HIGHEST = -0.094, 1.16
 
-    `strength` 0 is the picture itself, 1 the full look, and between them lies the straight line. The same seed gives
-    the same bytes, whatever the number of threads.
+
+def render(
+    rgb: NDArray[np.uint8],
+    recipe: Mapping[str, Any],
+    *,
+    strength: float = 1.0,
+    seed: int = 0,
+    threads: int = 2,
+) -> NDArray[np.uint8]:
+    """Change a picture by a valid recipe.
+
+    Takes and gives H×W×3 uint8 sRGB of the same size. Strength 0 gives the same bytes, 1 the full look, between them
+    a straight mixture. The same seed gives the same bytes, whatever the number of threads.
     """
-    if strength <= 0:
-        return rgb.copy()
     height, width = rgb.shape[:2]
-    is_painted = any(step["op"] in recipes.PAINTED for step in recipe["steps"])
-    scale = max(1, math.ceil(max(height, width) / (PAINTED_PROXY_SIDE if is_painted else PROXY_SIDE)))
-    changes, reach = _prepare(_proxy(rgb, scale), _noise(rgb), recipe, seed)
-    halo = math.ceil(reach * max(height, width)) + 3
-    rows = max(1, BAND_PIXELS // width)
-    out = np.empty_like(rgb)
+    strength = min(1.0, max(0.0, strength))
+    if strength == 0 or not recipe["steps"]:
+        return rgb.copy()
+    painted = any(step["op"] in PAINTED for step in recipe["steps"])
+    scale = math.ceil(max(height, width) / (_PAINTED_SIDE if painted else _PROXY_SIDE))
+    least = max(8, scale)
+    source = np.ascontiguousarray(rgb)
+    if min(height, width) < least:
+        missing = max(0, least - height), max(0, least - width)
+        source = np.asarray(
+            cv2.copyMakeBorder(source, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE), np.uint8
+        )
+    scene = Scene(_proxy(source, scale), _noise(source))
+    steps = _prepare(scene, recipe["steps"], seed)
+    if scale == 1:
+        full = _mixture(source, scene.pixels, strength)
+    else:
+        full = _in_bands(source, steps, scale, strength, threads)
+    return full if full.shape == rgb.shape else full[:height, :width].copy()
 
-    def do(top: int) -> None:
+
+def _prepare(scene: Scene, steps: list[Mapping[str, Any]], seed: int) -> list["_Prepared"]:
+    """Prepare each step on the scene; what a covering layer hides is left out of the full picture's steps."""
+    prepared: list[_Prepared] = []
+    colourings: list[tuple[Colouring, bool]] = []
+
+    def fuse() -> None:
+        if colourings:
+            table = _table(colourings, after_floats=bool(prepared))
+            prepared.append((table, 0.0))
+            scene.add(table)
+            colourings.clear()
+
+    for number, step in enumerate(steps):
+        name, op = step["op"], OPS[step["op"]]
+        scene.rng = np.random.default_rng((seed & 0xFFFFFFFF, number))
+        arguments = settings(step, lambda: float(scene.rng.uniform(-1, 1)))
+        if name in POINTWISE:
+            colourings.append((partial(op, **arguments), name in _SEPARABLE))
+        elif name in MEASURED:
+            # Measured behind the colourings that wait, so that all of them still fuse into one table.
+            sample = within(scene.picture, _SAMPLE_SIDE)
+            for colouring, _ in colourings:
+                sample = np.clip(colouring(sample), 0, 1)
+            colourings.append((op(sample, **arguments), name in _SEPARABLE))
+        else:
+            fuse()
+            spatial: Step = op(scene, **arguments)
+            change = _on_floats(spatial)
+            if spatial.covers:
+                prepared.clear()
+            prepared.append((change, spatial.reach))
+            scene.add(change)
+    fuse()
+    return prepared
+
+
+_Prepared = tuple[Change, float]
+
+
+def _in_bands(source: Bytes, steps: list[_Prepared], scale: int, strength: float, threads: int) -> Bytes:
+    height, width = source.shape[:2]
+    # Filters of small radius have a least size in pixels: six more cover it.
+    halo = sum(math.ceil(reach * max(height, width)) + 6 for _, reach in steps if reach)
+    rows = max(32, _BAND_PIXELS // width, 2 * halo)
+    out = np.empty_like(source)
+
+    def work(top: int) -> None:
         bottom = min(height, top + rows)
         first, last = max(0, top - halo), min(height, bottom + halo)
         band = Band(width, height, first, last, scale)
-        picture: Floats | Bytes = rgb[first:last]
-        for change in changes:
-            picture = change(picture, band)
-        look = picture if picture.dtype == np.uint8 else as_bytes(as_floats(picture))
-        mine = look[top - first : bottom - first]
-        out[top:bottom] = mine if strength >= 1 else cv2.addWeighted(mine, strength, rgb[top:bottom], 1 - strength, 0)
+        pixels: Floats | Bytes = source[first:last]
+        for change, _ in steps:
+            pixels = change(pixels, band)
+        out[top:bottom] = _mixture(source[top:bottom], pixels[top - first : bottom - first], strength)
 
-    tops = range(0, height, rows)
-    if threads > 1 and len(tops) > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(do, tops))
-    else:
-        for top in tops:
-            do(top)
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        list(pool.map(work, range(0, height, rows)))
     return out
 
 
-def _proxy(rgb: Bytes, scale: int) -> Bytes:
-    """Average cells of scale×scale pixels; the last cells are filled up with the border."""
-    if scale == 1:
-        return rgb
-    height, width = rgb.shape[:2]
-    padded = cv2.copyMakeBorder(rgb, 0, -height % scale, 0, -width % scale, cv2.BORDER_REPLICATE)
-    size = (padded.shape[1] // scale, padded.shape[0] // scale)
-    return np.asarray(cv2.resize(padded, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _noise(rgb: Bytes) -> float:
-    """Estimate the picture's noise (deviation, 0..1) from the calmest of 25 tiles (Immerkær, 1996)."""
-    height, width = rgb.shape[:2]
-    if min(height, width) < 16:
-        return 0.0
-    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-    found = []
-    for top in np.linspace(0, max(0, height - 96), 5).astype(int):
-        for left in np.linspace(0, max(0, width - 96), 5).astype(int):
-            tile = luma(as_floats(rgb[top : top + 96, left : left + 96]))
-            if 0.05 < float(tile.mean()) < 0.95:
-                found.append(
-                    float(np.abs(cv2.filter2D(tile, -1, kernel)[1:-1, 1:-1]).mean()) * math.sqrt(math.pi / 2) / 6
-                )
-    return float(np.quantile(found, 0.2)) if found else 0.0
-
-
-def _prepare(proxy: Bytes, noise: float, recipe: Mapping[str, Any], seed: int) -> tuple[list[Change], float]:
-    """Return the changes to make to each band, and how far they look around (fraction of the long side)."""
-    scene = Scene(proxy, noise)
-    changes: list[Change] = []
-    colours: list[Colours] = []
-    reach = 0.0
-
-    def fuse() -> None:
-        if colours:
-            change = _table(list(colours), overshoots=bool(changes))
-            scene.add(change)
-            changes.append(change)
-            colours.clear()
-
-    for number, entry in enumerate(recipe["steps"]):
-        name = entry["op"]
-        scene.rng = np.random.default_rng((seed, number))
-        settings = recipes.settings(entry, lambda: float(scene.rng.uniform(-1, 1)))
-        if name in POINTWISE:
-            colours.append(lambda rgb, op=POINTWISE[name], settings=settings: op(rgb, **settings))
-        elif name in MEASURED:
-            sample = np.clip(within(scene.picture, 400), 0, 1)
-            for change in colours:
-                sample = np.clip(change(sample), 0, 1)
-            colours.append(MEASURED[name](sample, **settings))
-        else:
-            fuse()
-            step = STEPS[name](scene, **settings)
-            change = _on_floats(step)
-            scene.add(change)
-            if step.covers:
-                changes.clear()
-                reach = 0.0
-            changes.append(change)
-            reach += step.reach
-    fuse()
-    return changes, reach
+def _mixture(source: Bytes, pixels: Floats | Bytes, strength: float) -> Bytes:
+    changed = pixels if pixels.dtype == np.uint8 else as_bytes(as_floats(pixels))
+    if strength == 1:
+        return np.asarray(changed, np.uint8)
+    return np.asarray(cv2.addWeighted(source, 1 - strength, changed, strength, 0), np.uint8)
 
 
 def _on_floats(step: Step) -> Change:
-    return lambda picture, band: step.change(as_floats(picture), band)
+    return lambda pixels, band: step.change(as_floats(pixels), band)
 
 
-def _table(colours: list[Colours], *, overshoots: bool) -> Change:
-    """Fuse colour ops into one 3-D table, looked up with trilinear interpolation."""
-    nodes = np.linspace(0, 1, TABLE_NODES, dtype=np.float32)
-    if overshoots:
-        nodes = _softened(nodes * np.float32(TABLE_HIGH - TABLE_LOW) + np.float32(TABLE_LOW))
-    blue, green, red = np.meshgrid(nodes, nodes, nodes, indexing="ij")
-    # Three dimensions, because OpenCV's colour conversions take pictures.
-    cube = np.stack([red, green, blue], -1).reshape(TABLE_NODES, -1, 3)
-    for change in colours:
-        cube = np.clip(np.nan_to_num(change(cube)), 0, 1).astype(np.float32)
-    table = ImageFilter.Color3DLUT(TABLE_NODES, cube.ravel().tolist(), _copy_table=False)
+def _proxy(source: Bytes, scale: int) -> Bytes:
+    """Average scale×scale pixels to a cell; a last row or column that is not full repeats its neighbour."""
+    if scale == 1:
+        return source
+    height, width = source.shape[:2]
+    rows, columns = height // scale, width // scale
+    whole = source[: rows * scale, : columns * scale]
+    proxy = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
+    more = int(rows * scale < height), int(columns * scale < width)
+    return np.asarray(cv2.copyMakeBorder(proxy, 0, more[0], 0, more[1], cv2.BORDER_REPLICATE), np.uint8)
 
-    def change(picture: Floats | Bytes, band: Band) -> Bytes:
-        if overshoots:
-            gain = 255 / (TABLE_HIGH - TABLE_LOW)
-            floats = as_floats(picture)
-            picture = cv2.addWeighted(floats, gain, floats, 0, -TABLE_LOW * gain, dtype=cv2.CV_8U)
-        return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).filter(table))
+
+def _noise(source: Bytes) -> float:
+    """Estimate the deviation of the noise, 0..1, in the quietest tiles of 25 (Immerkær, 1996)."""
+    height, width = source.shape[:2]
+    side = 96
+    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+    found = []
+    for y in np.linspace(0, max(0, height - side), 5).astype(int):
+        for x in np.linspace(0, max(0, width - side), 5).astype(int):
+            tile = cv2.cvtColor(np.ascontiguousarray(source[y : y + side, x : x + side]), cv2.COLOR_RGB2GRAY)
+            if 12 < tile.mean() < 243:
+                ripple = np.abs(cv2.filter2D(tile, cv2.CV_32F, mask)[1:-1, 1:-1]).mean()
+                found.append(float(ripple) * math.sqrt(math.pi / 2) / 6 / 255)
+    return float(np.quantile(found, 0.2)) if found else 0.0
+
+
+def _table(colourings: list[tuple[Colouring, bool]], *, after_floats: bool) -> Change:
+    """Fuse colourings into one table: exact for single channels, else a cube of 33³ (trilinear, by Pillow)."""
+    functions = [colouring for colouring, _ in colourings]
+    if all(separable for _, separable in colourings):
+        ramp = np.linspace(0, 1, 256, dtype=np.float32)
+        entries = _coloured(functions, np.repeat(ramp[:, None, None], 3, 2), after_floats)
+        short = as_bytes(entries).reshape(1, 256, 3)
+        return lambda pixels, band: np.asarray(cv2.LUT(_quantised(pixels, after_floats), short), np.uint8)
+    ramp = np.linspace(0, 1, _CUBE, dtype=np.float32)
+    blue, green, red = np.meshgrid(ramp, ramp, ramp, indexing="ij")
+    corners = np.stack([red, green, blue], -1).reshape(_CUBE * _CUBE, _CUBE, 3)
+    entries = _coloured(functions, corners, after_floats)
+    cube = ImageFilter.Color3DLUT(_CUBE, entries.reshape(-1))
+
+    def change(pixels: Floats | Bytes, band: Band) -> Bytes:
+        return np.asarray(Image.fromarray(_quantised(pixels, after_floats)).filter(cube))
 
     return change
 
 
-def _softened(values: Floats) -> Floats:
-    """Bend what lies below 0.02 and above 0.98 into 0..1."""
-    low = np.float32(0.02) * np.exp(np.minimum(0, (values - np.float32(0.02)) / np.float32(0.02)))
-    high = np.float32(0.98) + np.float32(0.02) * (
-        1 - np.exp(-np.maximum(0, values - np.float32(0.98)) / np.float32(0.02))
-    )
-    return np.asarray(np.where(values < 0.02, low, np.where(values > 0.98, high, values)), np.float32)
+def _coloured(functions: list[Colouring], colours: Floats, after_floats: bool) -> Floats:
+    if after_floats:
+        values = _LOWEST + colours * (_HIGHEST - _LOWEST)
+        values = np.where(values < 0.02, 0.02 * np.exp(np.minimum(0, values / 0.02 - 1)), values)
+        bent = 0.98 + 0.02 * (1 - np.exp(-(values - 0.98) / 0.02))
+        colours = np.where(values > 0.98, bent, values).astype(np.float32)
+    for function in functions:
+        colours = np.ascontiguousarray(np.clip(np.nan_to_num(function(colours)), 0, 1), np.float32)
+    return colours
+
+
+def _quantised(pixels: Floats | Bytes, after_floats: bool) -> Bytes:
+    """The table's index: bytes as they are, floats from the wider range that tables take after float steps."""
+    if not after_floats:
+        return np.ascontiguousarray(pixels, np.uint8)
+    gain = 255 / (_HIGHEST - _LOWEST)
+    return np.asarray(cv2.addWeighted(pixels, gain, pixels, 0, -_LOWEST * gain, dtype=cv2.CV_8U), np.uint8)
