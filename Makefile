@@ -14,7 +14,7 @@ run: $(VENV)/.run .stefna/secret
 	@$(DEV) exec $(BIN)/python manage.py runserver 127.0.0.1:$(PORT)
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,0 +1,88 @@
+"""What the tests of every app share: Alice, who owns things, Bob, who does not, and real photos."""
+
+import io
+import uuid
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+from PIL import Image
+
+from accounts.models import User
+from generation import photos, services, tasks
+from generation.models import Photo, Preset, Run
+
+SAMPLES = Path(__file__).parent / "static" / "img" / "samples"
+
+
+@pytest.fixture(autouse=True)
+def storage_of_its_own(settings, tmp_path):
+    settings.MEDIA_ROOT = tmp_path / "media"
+    settings.MEDIA_ROOT.mkdir()
+    settings.STORAGES = settings.STORAGES | {
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    }
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture
+def alice(db):
+    return User.objects.create_user("alice@example.com", "a-password-of-alice")
+
+
+@pytest.fixture
+def bob(db):
+    return User.objects.create_user("bob@example.com", "a-password-of-bob")
+
+
+@pytest.fixture
+def catalogue(db):
+    call_command("load_presets", verbosity=0)
+    return Preset.objects.all()
+
+
+@pytest.fixture
+def preset(catalogue):
+    return catalogue.get(slug="express_enhance")
+
+
+def small(name: str, side: int = 320) -> bytes:
+    """A sample photo, small enough that a hundred runs of it take no time."""
+    with Image.open(SAMPLES / f"{name}.jpg") as image:
+        image.thumbnail((side, side))
+        out = io.BytesIO()
+        image.save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+@pytest.fixture
+def upload():
+    return photos.Upload(small("portrait"), "portrait.jpg")
+
+
+@pytest.fixture
+def photo(alice, upload) -> Photo:
+    return photos.accept(alice, upload)
+
+
+@pytest.fixture
+def start(alice, photo, preset):
+    """Start a run of Alice's photo; each is a new one."""
+
+    def start_run(**changes) -> Run:
+        return services.start_run(**{"user": alice, "photo": photo, "preset": preset, "key": uuid.uuid4().hex} | changes)
+
+    return start_run
+
+
+@pytest.fixture
+def work():
+    """Work on every run that is due, as a worker does, and return how many there were."""
+
+    def work_on_all() -> int:
+        done = 0
+        while run_id := Run.objects.due().values_list("pk", flat=True).first():
+            done += tasks.process(run_id)
+        return done
+
+    return work_on_all

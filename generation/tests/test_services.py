@@ -1,0 +1,354 @@
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from django.core.files.storage import default_storage
+from django.db import connections
+from django.utils import timezone
+
+from accounts.models import Profile, User
+from conftest import small
+from generation import photos, provenance, services, sweep
+from generation.exceptions import (
+    IdempotencyKeyReused,
+    NotCancellable,
+    NotRetryable,
+    PresetUnavailable,
+    QuotaExceeded,
+    TooManyActiveRuns,
+    UpstreamUnavailable,
+)
+from generation.models import IdempotencyKey, Photo, Preset, Run
+from generation.modes import Mode
+from generation.providers.base import TransformResult
+from notifications.models import Notification
+
+
+def news(user):
+    return sorted(Notification.objects.for_user(user).values_list("kind", flat=True))
+
+
+def in_parallel(count, call):
+    """Call from so many threads at the same moment; return each one's answer or exception."""
+    barrier = threading.Barrier(count)
+
+    def one(number):
+        try:
+            barrier.wait(30)
+            return call(number)
+        except Exception as error:
+            return error
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+class Provider:
+    """Stands in for a provider on the wire: does what the test says, once for each call."""
+
+    name = "test"
+
+    def __init__(self, *answers):
+        self.answers, self.calls = list(answers), 0
+
+    def transform(self, request):
+        self.calls += 1
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        if callable(answer):
+            answer = answer(request)
+        return TransformResult(answer, provenance.ALGORITHMICALLY_ENHANCED)
+
+
+@pytest.fixture
+def provider(monkeypatch):
+    def install(*answers):
+        made = Provider(*answers)
+        monkeypatch.setattr(services, "get_image_provider", lambda name: made)
+        return made
+
+    return install
+
+
+def test_run_becomes_a_marked_picture_with_one_notification(start, work, alice):
+    run = start()
+    assert (run.status, run.phase, run.attempts) == ("queued", "queued", 0)
+    assert work() == 1
+    run.refresh_from_db()
+    assert (run.status, run.phase, run.attempts, run.error_code) == ("succeeded", "done", 1, "")
+    assert (run.width, run.height) == (run.photo.width, run.photo.height)
+    assert run.leased_until is None
+    assert None not in (run.queue_ms, run.model_ms, run.store_ms, run.total_ms)
+    for file in (run.result, run.thumbnail):
+        assert provenance.read(photos.read(file)) == "algorithmicallyEnhanced"
+    assert news(alice) == ["run_succeeded"]
+
+
+def test_snapshot_outlives_the_preset(start, work, preset):
+    run = start()
+    preset.delete()
+    work()
+    run.refresh_from_db()
+    assert (run.status, run.preset, run.preset_slug) == ("succeeded", None, "express_enhance")
+
+
+def test_same_key_and_request_is_one_run_and_another_request_is_refused(start, preset, catalogue):
+    first = start(key="k")
+    assert start(key="k") == first
+    with pytest.raises(IdempotencyKeyReused):
+        start(key="k", preset=catalogue.get(slug="noir_classic"))
+    assert Run.objects.count() == 1
+
+
+def test_hidden_preset_is_refused_and_leaves_nothing(alice, preset, upload):
+    Preset.objects.filter(pk=preset.pk).update(is_active=False)
+    preset.refresh_from_db()
+    with pytest.raises(PresetUnavailable):
+        services.start_run(user=alice, photo=upload, preset=preset, key="k")
+    assert [model.objects.count() for model in (Photo, Run, IdempotencyKey)] == [0, 0, 0]
+
+
+def test_fixed_seed_is_answered_from_earlier_result_and_costs_nothing(start, work, alice):
+    first = start(seed=7)
+    work()
+    again = start(seed=7)
+    first.refresh_from_db()
+    assert (again.status, again.cached, again.result.name) == ("succeeded", True, first.result.name)
+    assert Run.objects.counted_today().count() == 1
+    assert start(seed=7, fresh=True).status == "queued"
+    assert start(seed=8).status == "queued"
+
+
+def test_deleting_a_cached_run_keeps_the_shared_file_until_the_last(
+    start, work, django_capture_on_commit_callbacks
+):
+    first = start(seed=7)
+    work()
+    again = start(seed=7)
+    name = again.result.name
+    with django_capture_on_commit_callbacks(execute=True):
+        services.delete_run(Run.objects.get(pk=first.pk))
+    assert default_storage.exists(name)
+    with django_capture_on_commit_callbacks(execute=True):
+        services.delete_run(again)
+    assert not default_storage.exists(name)
+    assert Run.objects.counted_today().count() == 1
+
+
+def test_limits_count_what_is_used_and_free_what_failed(start, settings, work):
+    settings.DAILY_RUN_LIMIT, settings.MAX_ACTIVE_RUNS = 3, 2
+    first, _ = start(), start()
+    with pytest.raises(TooManyActiveRuns):
+        start()
+    services.cancel_run(first)
+    work()
+    start()
+    start()
+    services.cancel_run(Run.objects.filter(status="queued").first())
+    start()
+    with pytest.raises(QuotaExceeded):
+        start()
+
+
+def test_moodmorph_is_three_runs_that_end_on_their_own(alice, photo, catalogue, work):
+    runs = services.start_batch(user=alice, photo=photo, mode=Mode.MOODMORPH, key="k")
+    assert [run.preset_slug for run in runs] == ["happy", "sad", "cinematic"]
+    assert [run.seed for run in runs] == [1001, 1002, 1003]
+    assert services.start_batch(user=alice, photo=photo, mode=Mode.MOODMORPH, key="k") == runs
+    work()
+    assert news(alice) == ["batch_done", "run_succeeded", "run_succeeded", "run_succeeded"]
+    assert len(set(Run.objects.values_list("result", flat=True))) == 3
+
+
+def test_batch_is_all_or_nothing(alice, photo, catalogue, settings):
+    settings.DAILY_RUN_LIMIT = 2
+    with pytest.raises(QuotaExceeded):
+        services.start_batch(user=alice, photo=photo, mode=Mode.MOODMORPH)
+    assert Run.objects.count() == 0
+
+
+def test_failure_says_why_and_try_again_makes_one_new_run(start, provider, work, alice):
+    provider(RuntimeError("a bug"), small("coffee"))
+    run = start()
+    work()
+    run.refresh_from_db()
+    assert (run.status, run.error_code, run.error_retryable, run.counted) == ("failed", "internal_error", False, False)
+    assert news(alice) == ["run_failed"]
+    new = services.retry_run(run)
+    assert services.retry_run(run) == new
+    assert (new.seed, new.photo, new.retry_of) == (run.seed, run.photo, run)
+    work()
+    new.refresh_from_db()
+    assert new.status == "succeeded"
+    with pytest.raises(NotRetryable):
+        services.retry_run(new)
+
+
+def test_transient_trouble_goes_back_to_the_queue_until_the_deadline(start, provider, work):
+    provider(UpstreamUnavailable(), small("coffee"), UpstreamUnavailable())
+    run = start()
+    work()
+    run.refresh_from_db()
+    assert (run.status, run.error_code) == ("queued", "upstream_unavailable")
+    assert run.run_after > timezone.now()
+    Run.objects.update(run_after=None)
+    work()
+    run.refresh_from_db()
+    assert (run.status, run.attempts) == ("succeeded", 2)
+    late = start()
+    Run.objects.filter(pk=late.pk).update(created_at=timezone.now() - timedelta(seconds=599))
+    work()
+    late.refresh_from_db()
+    assert (late.status, late.error_code) == ("failed", "upstream_unavailable")
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>", small("coffee")[:2000]])
+def test_result_that_is_no_picture_fails_the_run(start, provider, work, data):
+    provider(data)
+    run = start()
+    work()
+    run.refresh_from_db()
+    assert (run.status, run.error_code, run.result) == ("failed", "result_invalid", "")
+
+
+def test_cancel_ends_a_waiting_run_and_drops_a_running_ones_result(start, provider, work, alice, settings):
+    waiting = services.cancel_run(start())
+    assert waiting.status == "cancelled"
+    with pytest.raises(NotCancellable):
+        services.cancel_run(waiting)
+
+    def cancelled_meanwhile(request):
+        services.cancel_run(Run.objects.get(pk=running.pk))
+        return small("coffee")
+
+    provider(cancelled_meanwhile)
+    running = start()
+    work()
+    running.refresh_from_db()
+    assert (running.status, running.result) == ("cancelled", "")
+    assert news(alice) == []
+    assert not [path for path in (settings.MEDIA_ROOT / "results").rglob("*") if path.is_file()]
+
+
+def test_worker_that_lost_its_run_changes_nothing(start, provider, alice):
+    run = start()
+    slow = Run.objects.claim(run.pk, "elsewhere:1:slow")
+    Run.objects.update(leased_until=timezone.now() - timedelta(seconds=1))
+    assert sweep.take_over_lost_runs() == 1
+    provider(small("coffee"))
+    faster = Run.objects.claim(run.pk, "elsewhere:2:fast")
+    assert (faster.attempts, faster.crashes) == (2, 1)
+    services.process_run(faster)
+    assert not slow.succeed(result="other")
+    assert not slow.fail(code="x", message="x")
+    assert not slow.enter(Run.Phase.STORING)
+    assert not slow.requeue()
+    assert not slow.renew_lease()
+    assert news(alice) == ["run_succeeded"]
+
+
+def test_third_crash_fails_the_run(start, alice):
+    run = start()
+    for _ in range(3):
+        assert Run.objects.claim(run.pk, "elsewhere:1:x")
+        Run.objects.update(leased_until=timezone.now() - timedelta(seconds=1))
+        sweep.take_over_lost_runs()
+    run.refresh_from_db()
+    assert (run.status, run.error_code, run.crashes) == ("failed", "worker_crashed", 2)
+    assert news(alice) == ["run_failed"]
+
+
+def test_run_of_a_dead_process_on_this_host_is_taken_over_at_once(start):
+    run = start()
+    Run.objects.claim(run.pk, f"{sweep._HOST}:{sweep._PID}:earlier")
+    assert sweep.take_over_lost_runs() == 1
+    Run.objects.claim(run.pk, sweep.WORKER_NAME)
+    assert sweep.take_over_lost_runs() == 0
+
+
+def test_run_that_waited_beyond_its_deadline_fails(start):
+    run = start()
+    Run.objects.update(created_at=timezone.now() - timedelta(seconds=601))
+    sweep.take_over_lost_runs()
+    run.refresh_from_db()
+    assert (run.status, run.error_code) == ("failed", "deadline_exceeded")
+
+
+def test_clean_up_removes_what_nobody_needs(start, photo, work, settings):
+    start()
+    work()
+    old = timezone.now() - timedelta(days=40)
+    IdempotencyKey.objects.update(created_at=old)
+    guest = User.objects.guest("old")
+    User.objects.filter(pk=guest.pk).update(last_login=old)
+    kept = {path for path in settings.MEDIA_ROOT.rglob("*") if path.is_file()}
+    orphan = settings.MEDIA_ROOT / "results" / "ab" / "x.jpg"
+    orphan.parent.mkdir(parents=True, exist_ok=True)
+    orphan.write_bytes(b"x")
+    import os
+
+    for path in [*kept, orphan]:
+        os.utime(path, (0, 0))
+    assert sweep.clean_up() == {
+        "expired_keys": 1, "expired_guests": 1, "orphaned_files": 1, "unfinished_uploads": 0,
+    }  # fmt: skip
+    assert {path for path in settings.MEDIA_ROOT.rglob("*") if path.is_file()} == kept
+
+
+def test_guest_that_signs_in_brings_everything(alice, preset, upload, photo, work):
+    guest = User.objects.guest("key")
+    run = services.start_run(user=guest, photo=upload, preset=preset)
+    other = services.start_run(user=guest, photo=photos.Upload(small("coffee")), preset=preset)
+    work()
+    services.adopt_guest(guest=guest, user=alice)
+    assert set(Run.objects.for_user(alice)) == {run, other}
+    run.refresh_from_db()
+    assert run.photo == photo
+    assert Notification.objects.for_user(alice).count() == 2
+    assert not User.objects.filter(pk=guest.pk).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_twenty_submits_with_one_left_accept_one(alice, photo, preset, settings):
+    settings.DAILY_RUN_LIMIT = 1
+    answers = in_parallel(20, lambda n: services.start_run(user=alice, photo=photo, preset=preset, key=str(n)))
+    assert sorted(type(answer).__name__ for answer in answers) == ["QuotaExceeded"] * 19 + ["Run"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_fifty_submits_with_one_key_are_one_run(alice, upload, preset):
+    answers = in_parallel(50, lambda n: services.start_run(user=alice, photo=upload, preset=preset, key="k"))
+    assert {getattr(answer, "pk", answer) for answer in answers} == {Run.objects.get().pk}
+    assert Photo.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_fifty_writers_at_once_never_find_the_database_locked(catalogue, preset, upload):
+    users = [User.objects.create_user(f"user{n}@example.com") for n in range(50)]
+    answers = in_parallel(50, lambda n: services.start_run(user=users[n], photo=upload, preset=preset, key=uuid.uuid4().hex))
+    assert [answer for answer in answers if not isinstance(answer, Run)] == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_hundred_first_requests_make_one_profile(alice):
+    Profile.objects.all().delete()
+    answers = in_parallel(100, lambda n: Profile.objects.upsert(User.objects.get(pk=alice.pk)).pk)
+    assert set(answers) == {Profile.objects.get(user=alice).pk}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_cancel_against_completion_has_one_winner(start, provider, alice):
+    for _ in range(10):
+        run = start()
+        claimed = Run.objects.claim(run.pk, "w:1:x")
+        provider(small("coffee"))
+        in_parallel(2, lambda n: services.process_run(claimed) if n else services.cancel_run(Run.objects.get(pk=run.pk)))  # noqa: B023
+        run.refresh_from_db()
+        assert run.status in ("succeeded", "cancelled")
+        assert Notification.objects.filter(subject=run.pk).count() == (run.status == "succeeded")
+        Run.objects.all().delete()
