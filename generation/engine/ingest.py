@@ -108,7 +108,12 @@ def encode(image: Image.Image, image_format: str, *, quality: int = 92, **option
         "WEBP": {"quality": quality, "method": 2},
     }[image_format]
     out = io.BytesIO()
-    image.save(out, image_format, **(settings | options))
+    try:
+        image.save(out, image_format, **(settings | options))
+    except OSError:
+        # Pillow guesses how much room a progressive JPEG needs, and a very busy picture needs more.
+        out = io.BytesIO()
+        image.save(out, image_format, **(settings | options | {"progressive": False}))
     return out.getvalue()
 
 
