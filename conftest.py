@@ -70,7 +70,9 @@ def start(alice, photo, preset):
     """Start a run of Alice's photo; each is a new one."""
 
     def start_run(**changes) -> Run:
-        return services.start_run(**{"user": alice, "photo": photo, "preset": preset, "key": uuid.uuid4().hex} | changes)
+        return services.start_run(
+            **{"user": alice, "photo": photo, "preset": preset, "key": uuid.uuid4().hex} | changes
+        )
 
     return start_run
 

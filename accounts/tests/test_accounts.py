@@ -91,7 +91,12 @@ def test_guest_becomes_the_account_that_signs_up(client, catalogue):
     answer = client.post(reverse("account_signup"), {"email": "New@example.com", "password1": PASSWORD})
     assert answer.status_code == 302
     user = User.objects.get()
-    assert (user.pk, user.email, user.is_guest, user.profile.display_name) == (guest.pk, "new@example.com", False, "new")
+    assert (user.pk, user.email, user.is_guest, user.profile.display_name) == (
+        guest.pk,
+        "new@example.com",
+        False,
+        "new",
+    )
     assert Run.objects.get().user == user
     assert client.get(reverse("history")).context["page"].object_list[0].user == user
 

@@ -35,7 +35,8 @@ def exposure(rgb: Floats, *, stops: float = 0.0) -> Floats:
     if stops <= 0:
         return bright
     # The shoulder is normalised, so that white stays white.
-    return np.asarray(_shoulder(bright) / _shoulder(np.float32(_encoded_scalar(2.0**stops))), np.float32)
+    white = np.float32(1.055 * 2.0 ** (stops / 2.4) - 0.055)
+    return np.asarray(_shoulder(bright) / _shoulder(np.full(1, white, np.float32)), np.float32)
 
 
 def gamma(rgb: Floats, *, value: float = 1.0) -> Floats:
@@ -48,19 +49,13 @@ def contrast(rgb: Floats, *, amount: float = 0.2, pivot: float = 0.5) -> Floats:
     slope = np.float32(1 + 6 * abs(amount))
     if amount == 0:
         return rgb
-    low, high = (
-        1 / (1 + np.exp(-slope * (end - np.float32(pivot)))) for end in (np.float32(0), np.float32(1))
-    )
+    low, high = (1 / (1 + np.exp(-slope * (end - np.float32(pivot)))) for end in (np.float32(0), np.float32(1)))
     if amount > 0:
-        return np.asarray(
-            (1 / (1 + np.exp(-slope * (rgb - np.float32(pivot)))) - low) / (high - low), np.float32
-        )
+        return np.asarray((1 / (1 + np.exp(-slope * (rgb - np.float32(pivot)))) - low) / (high - low), np.float32)
     return np.asarray(np.float32(pivot) - np.log(1 / (rgb * (high - low) + low) - 1) / slope, np.float32)
 
 
-def curve(
-    rgb: Floats, *, points: Sequence[Sequence[float]] = ((0.0, 0.0), (1.0, 1.0)), channel: str = "rgb"
-) -> Floats:
+def curve(rgb: Floats, *, points: Sequence[Sequence[float]] = ((0.0, 0.0), (1.0, 1.0)), channel: str = "rgb") -> Floats:
     """Bend all channels or one by a monotone cubic through the points (Fritsch and Carlson, 1980)."""
     x, y = np.array(points, np.float64).T
     rises = np.diff(y) / np.diff(x)
@@ -80,7 +75,7 @@ def curve(
         + t * t * (t - 1) * width * slopes[left + 1]
     )
     if channel == "rgb":
-        return np.interp(rgb, dense, bent).astype(np.float32)
+        return np.asarray(np.interp(rgb, dense, bent), np.float32)
     out = rgb.copy()
     index = "rgb".index(channel)
     out[..., index] = np.interp(rgb[..., index], dense, bent)
@@ -89,9 +84,7 @@ def curve(
 
 def temperature(rgb: Floats, *, warm: float = 0.0, tint: float = 0.0) -> Floats:
     """Scale linear light towards amber (warm > 0) or blue and magenta (tint > 0) or green; luma is kept."""
-    gains = np.array(
-        [1 + 0.34 * warm + 0.08 * tint, 1 + 0.03 * warm - 0.15 * tint, 1 - 0.40 * warm + 0.08 * tint]
-    )
+    gains = np.array([1 + 0.34 * warm + 0.08 * tint, 1 + 0.03 * warm - 0.15 * tint, 1 - 0.40 * warm + 0.08 * tint])
     out = _encoded(_linear(rgb) * gains.astype(np.float32))
     return out * _thick((luma(rgb) + np.float32(0.01)) / (luma(out) + np.float32(0.01)))
 
@@ -213,14 +206,12 @@ def bleach(rgb: Floats, *, amount: float = 0.5) -> Floats:
 
 def _linear(rgb: Floats) -> Floats:
     """Decode sRGB (IEC 61966-2-1)."""
-    return np.where(
-        rgb <= 0.04045, rgb / np.float32(12.92), _power((rgb + np.float32(0.055)) / np.float32(1.055), 2.4)
-    )
+    return np.where(rgb <= 0.04045, rgb / np.float32(12.92), _power((rgb + np.float32(0.055)) / np.float32(1.055), 2.4))
 
 
 def _encoded(light: Floats) -> Floats:
     """Encode linear light as sRGB (IEC 61966-2-1)."""
-    light = np.maximum(light, 0)
+    light = np.asarray(np.maximum(light, 0), np.float32)
     return np.where(
         light <= 0.0031308,
         light * np.float32(12.92),
@@ -229,7 +220,7 @@ def _encoded(light: Floats) -> Floats:
 
 
 def _to_oklab(rgb: Floats) -> Floats:
-    cones = _power(cv2.transform(_linear(np.clip(rgb, 0, 1)), _TO_CONES), 1 / 3)
+    cones = _power(np.asarray(cv2.transform(_linear(np.clip(rgb, 0, 1)), _TO_CONES), np.float32), 1 / 3)
     return np.asarray(cv2.transform(cones, _TO_LAB), np.float32)
 
 
@@ -237,7 +228,8 @@ def _from_oklab(lab: Floats) -> Floats:
     """Decode; colours beyond sRGB are drawn softly towards their own grey, so that no channel clips."""
     cones = cv2.transform(lab, _FROM_LAB)
     light = np.asarray(cv2.transform(cones * cones * cones, _FROM_CONES), np.float32)
-    rgb = np.where(light < 0, light * np.float32(12.92), _encoded(light))
+    # Negative light is cut before luma is taken: it would turn the grey of a vivid red into black.
+    rgb = _encoded(light)
     tone = _thick(np.clip(luma(rgb), 1e-4, 1 - 1e-4))
     away = rgb - tone
     used = np.where(away > 0, away / (1 - tone), -away / tone).max(-1, keepdims=True)
@@ -259,9 +251,7 @@ def _skin(lab: Floats) -> Floats:
     distance = _hue(lab) - 52
     chroma = np.hypot(lab[..., 1], lab[..., 2])
     near = np.exp(-((distance / 24) ** 2))
-    return np.asarray(
-        near * smoothstep(chroma, 0.015, 0.04) * (1 - smoothstep(chroma, 0.13, 0.19)), np.float32
-    )
+    return np.asarray(near * smoothstep(chroma, 0.015, 0.04) * (1 - smoothstep(chroma, 0.13, 0.19)), np.float32)
 
 
 def _thick(plane: Floats) -> Floats:
@@ -275,7 +265,3 @@ def _power(values: Floats, exponent: float) -> Floats:
 def _shoulder(values: Floats) -> Floats:
     bent = 0.8 + 0.2 * (1 - np.exp(-(values - np.float32(0.8)) / np.float32(0.2)))
     return np.asarray(np.where(values > 0.8, bent, values), np.float32)
-
-
-def _encoded_scalar(light: float) -> float:
-    return float(1.055 * light ** (1 / 2.4) - 0.055)

@@ -27,6 +27,7 @@ from generation.engine.raster import (
     seamless,
     shifted,
     smoothstep,
+    steepness,
     within,
 )
 from generation.engine.scene import Scene, Step
@@ -45,9 +46,7 @@ def bloom(
 def orton(scene: Scene, *, amount: float = 0.4, radius: float = 0.012) -> Step:
     """Screen a blurred, deepened copy over the picture (Michael Orton's sandwich of two slides)."""
     soft = blurred(within(scene.picture, 400), radius)
-    return _glowing(
-        scene, np.asarray(cv2.pow(np.maximum(soft, 0), 1.6), np.float32) * np.float32(0.9 * amount)
-    )
+    return _glowing(scene, np.asarray(cv2.pow(np.maximum(soft, 0), 1.6), np.float32) * np.float32(0.9 * amount))
 
 
 def fog(scene: Scene, *, amount: float = 0.3, height: float = 0.5, colour: str = "#c8d4dc") -> Step:
@@ -64,14 +63,13 @@ def vignette(scene: Scene, *, amount: float = 0.4, size: float = 0.75, colour: s
     rows, columns = _small_shape(scene, 128)
     across = np.linspace(-1, 1, columns, dtype=np.float32)[None, :]
     down = np.linspace(-1, 1, rows, dtype=np.float32)[:, None]
-    distance = np.hypot(across, down) / np.float32(math.sqrt(2))
+    distance = np.asarray(np.hypot(across, down) / math.sqrt(2), np.float32)
     return _tinted(scene, smoothstep(distance, 0.4 * size, 0.4 * size + 0.63) * np.float32(amount), colour)
 
 
 def grain(scene: Scene, *, amount: float = 0.03, size: float = 0.0008) -> Step:
     """Add seeded film grain to luma, strongest in the mid tones."""
-    chance = scene.rng
-    seed = int(chance.integers(2**31))
+    seed = int(scene.rng.integers(2**31))
     textures: dict[int, Floats] = {}
 
     def change(picture: Floats, band: Band) -> Floats:
@@ -79,9 +77,7 @@ def grain(scene: Scene, *, amount: float = 0.03, size: float = 0.0008) -> Step:
         if texture is None:
             # Small pictures get weaker grain: shrinking a large one averages its grain away in the same measure.
             weight = amount * min(1.0, max(0.45, math.sqrt(band.long_side / 1500)))
-            texture = noise_tile(np.random.default_rng(seed), max(0.35, size * band.long_side)) * np.float32(
-                weight
-            )
+            texture = noise_tile(np.random.default_rng(seed), max(0.35, size * band.long_side)) * np.float32(weight)
             textures[band.long_side] = texture
         tone = np.clip(luma(picture), 0, 1)
         weight_by_tone = np.float32(0.35) + np.float32(0.65) * cv2.sqrt(4 * tone * (1 - tone))
@@ -117,9 +113,7 @@ def sun_glow(scene: Scene, *, amount: float = 0.5, radius: float = 0.5, colour: 
     rows, columns = bright.shape
     down, across = np.mgrid[0:rows, 0:columns].astype(np.float32)
     down, across = down / max(1, rows - 1), across / max(1, columns - 1)
-    sun = np.unravel_index(
-        np.argmax(bright * (1.15 - down) * (0.7 + 0.6 * np.abs(across - 0.5))), bright.shape
-    )
+    sun = np.unravel_index(np.argmax(bright * (1.15 - down) * (0.7 + 0.6 * np.abs(across - 0.5))), bright.shape)
     x = across[sun] + np.float32(scene.rng.uniform(-0.05, 0.05))
     aspect = columns / rows
     distance = np.hypot((across - x) * max(1.0, aspect), (down - 0.6 * down[sun]) * max(1.0, 1 / aspect))
@@ -166,7 +160,7 @@ def edge_glow(
     """Bend neon tubes along the strongest edges, coloured from left to right, each with its own glow."""
     tone = luma(within(scene.picture, 960))
     calm = blurred(np.asarray(cv2.bilateralFilter(tone, 5, 0.16, 3), np.float32), 0.0014)
-    edges = cv2.magnitude(cv2.Sobel(calm, cv2.CV_32F, 1, 0), cv2.Sobel(calm, cv2.CV_32F, 0, 1))
+    edges = steepness(calm)
     tubes = smoothstep(edges / (np.float32(np.quantile(edges, 0.985)) + np.float32(0.047)), 0.4, 1.1)
     across = np.linspace(0, 1, tone.shape[1], dtype=np.float32)[None, :, None]
     neon = grey(tubes) * (as_colour(colours[0]) * (1 - across) + as_colour(colours[-1]) * across)

@@ -29,6 +29,7 @@ from generation.engine.raster import (
     seamless,
     shifted,
     smoothstep,
+    steepness,
     within,
 )
 from generation.engine.scene import Scene, Step
@@ -106,15 +107,13 @@ def watercolour(
         cv2.remap(layer, across + dx, down + dy, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT), np.float32
     )
     layer = np.float32(1) - (np.float32(1) - np.clip(layer, 0.01, 1)) * np.float32(0.93)
-    tone = luma(layer)
-    edges = cv2.magnitude(cv2.Sobel(tone, cv2.CV_32F, 1, 0), cv2.Sobel(tone, cv2.CV_32F, 0, 1))
-    rims = np.clip(gaussian(edges, max(0.8, 0.0011 * longest)) * np.float32(2.2), 0, 1)
+    rims = np.clip(gaussian(steepness(luma(layer)), max(0.8, 0.0011 * longest)) * np.float32(2.2), 0, 1)
     uneven = cloud(rng, (rows, columns), (3, 6, 12, 24, 48)) * np.float32(0.3 * pigment)
     layer -= (layer - layer * layer) * grey(uneven + np.float32(rim) * rims)
     inset = np.minimum(np.minimum(down, rows - 1 - down), np.minimum(across, columns - 1 - across))
-    inset = inset / np.float32(0.09 * min(rows, columns)) + cloud(
-        rng, (rows, columns), (6, 14, 30, 70)
-    ) * np.float32(0.22)
+    inset = inset / np.float32(0.09 * min(rows, columns)) + cloud(rng, (rows, columns), (6, 14, 30, 70)) * np.float32(
+        0.22
+    )
     painted = np.float32(1 - border) + np.float32(border) * smoothstep(inset, 0.12, 0.62)
     layer = np.float32(1) - scaled(np.float32(1) - layer, painted)
     return _painted(scene, layer, lines=lines)
@@ -200,9 +199,7 @@ def relief(scene: Scene, *, amount: float = 0.4, size: float = 0.0012) -> Step:
     def change(picture: Floats, band: Band) -> Floats:
         sigma = band.sigma(size)
         smoothed = gaussian(luma(picture), sigma)
-        slope = cv2.Sobel(smoothed, cv2.CV_32F, 1, 0, scale=0.25) + cv2.Sobel(
-            smoothed, cv2.CV_32F, 0, 1, scale=0.25
-        )
+        slope = cv2.Sobel(smoothed, cv2.CV_32F, 1, 0, scale=0.25) + cv2.Sobel(smoothed, cv2.CV_32F, 0, 1, scale=0.25)
         slope *= np.float32(-amount * sigma)
         return shifted(picture, np.clip(slope, np.float32(-0.1), np.float32(0.1)))
 
@@ -289,9 +286,7 @@ def _painted(scene: Scene, layer: Floats, *, detail: float = 0.0, lines: float =
             out = mixed(out, filled(out, "#2a2420"), drawn)
         return out
 
-    return Step(
-        change, reach=max(4 * _DETAIL, 6.4 * _LINE if lines else 0.0), covers=not detail and not lines
-    )
+    return Step(change, reach=max(4 * _DETAIL, 6.4 * _LINE if lines else 0.0), covers=not detail and not lines)
 
 
 def _contours(tone: Floats, sigma: float, edge: float, threshold: float, softness: float) -> Floats:
@@ -348,18 +343,14 @@ def _smeared(picture: Floats, flow_x: Floats, flow_y: Floats, steps: int) -> Flo
 
 def _shocked(picture: Floats, sigma: float, amount: float) -> Floats:
     """Dilate where luma bends down and erode where it bends up, so that edges become crisp."""
-    bend = np.tanh(
-        cv2.Laplacian(gaussian(luma(picture), sigma), cv2.CV_32F, ksize=3) * np.float32(200 * amount)
-    )
+    bend = np.tanh(cv2.Laplacian(gaussian(luma(picture), sigma), cv2.CV_32F, ksize=3) * np.float32(200 * amount))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
     swelled = mixed(
         picture,
         np.asarray(cv2.dilate(picture, kernel), np.float32),
         np.clip(-bend, 0, 1) * np.float32(amount),
     )
-    return mixed(
-        swelled, np.asarray(cv2.erode(picture, kernel), np.float32), np.clip(bend, 0, 1) * np.float32(amount)
-    )
+    return mixed(swelled, np.asarray(cv2.erode(picture, kernel), np.float32), np.clip(bend, 0, 1) * np.float32(amount))
 
 
 def _strokes(rng: np.random.Generator, degrees: float) -> Floats:

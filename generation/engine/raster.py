@@ -63,7 +63,7 @@ class Band:
 def as_floats(pixels: NDArray[np.generic]) -> Floats:
     """Give contiguous float32; bytes become 0..1."""
     if pixels.dtype == np.uint8:
-        return np.multiply(pixels, np.float32(1 / 255), dtype=np.float32)
+        return np.asarray(np.multiply(pixels, np.float32(1 / 255), dtype=np.float32), np.float32)
     return np.ascontiguousarray(pixels, np.float32)
 
 
@@ -152,6 +152,12 @@ def gaussian(picture: Floats, sigma: float) -> Floats:
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), np.float32)
 
 
+def steepness(plane: Floats) -> Floats:
+    """Give the length of the gradient (3x3 Sobel)."""
+    across, down = (cv2.Sobel(plane, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
+    return np.asarray(cv2.magnitude(across, down), np.float32)
+
+
 def guided(guide: Floats, target: Floats, fraction: float, edge: float) -> tuple[Floats, Floats]:
     """Fit target ≈ slope · guide + offset in windows (guided filter: He, Sun and Tang, PAMI 2013).
 
@@ -166,8 +172,8 @@ def guided(guide: Floats, target: Floats, fraction: float, edge: float) -> tuple
     mean_guide, mean_target = mean(guide), mean(target)
     variance = mean(guide * guide) - mean_guide * mean_guide
     covariance = mean(guide * target) - mean_guide * mean_target
-    slope = covariance / (variance + np.float32(edge))
-    return mean(slope), mean(mean_target - slope * mean_guide)
+    slope = np.asarray(covariance / (variance + np.float32(edge)), np.float32)
+    return mean(slope), mean(np.asarray(mean_target - slope * mean_guide, np.float32))
 
 
 def cloud(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, ...]) -> Floats:

@@ -8,6 +8,7 @@ out has its default, so recipes outlive new parameters. All radii and sizes are 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeGuard
 
 VERSION = 1
@@ -62,9 +63,7 @@ POINTWISE: dict[str, dict[str, Parameter]] = {
     "gamma": {"value": Number(1.0, 0.3, 3)},
     "contrast": {"amount": Number(0.2, -1, 1), "pivot": Number(0.5, 0.1, 0.9)},
     "curve": {
-        "points": Rows(
-            ((0.0, 0.0), (1.0, 1.0)), (("input", _UNIT), ("output", _UNIT)), fewest=2, rising=True
-        ),
+        "points": Rows(((0.0, 0.0), (1.0, 1.0)), (("input", _UNIT), ("output", _UNIT)), fewest=2, rising=True),
         "channel": Choice("rgb", ("rgb", "r", "g", "b")),
     },
     "temperature": {"warm": Number(0.0, -1, 1), "tint": Number(0.0, -1, 1)},
@@ -333,9 +332,7 @@ def _varied_problems(name: str, value: object, limits: Number) -> list[str]:
     if set(value) != {"v", "vary"}:
         return [f'{name} must be a number or {{"v": number, "vary": number}}']
     spread = Number(0.0, 0.0, limits.high - limits.low)
-    return _number_problems(name, value["v"], limits) + _number_problems(
-        f"{name} vary", value["vary"], spread
-    )
+    return _number_problems(name, value["v"], limits) + _number_problems(f"{name} vary", value["vary"], spread)
 
 
 def _number_problems(name: str, value: object, limits: Number) -> list[str]:
@@ -372,18 +369,16 @@ def _rows_problems(name: str, value: object, parameter: Rows) -> list[str]:
         for (column, limits), entry in zip(parameter.columns, row, strict=True):
             where = f"{name} row {number} {column}"
             found += (
-                _number_problems(where, entry, limits)
-                if isinstance(limits, Number)
-                else _colour_problems(where, entry)
+                _number_problems(where, entry, limits) if isinstance(limits, Number) else _colour_problems(where, entry)
             )
     if parameter.rising and not found:
         firsts = [row[0] for row in value]
-        if any(later - earlier < 0.001 for earlier, later in zip(firsts, firsts[1:], strict=False)):
+        if any(later - earlier < 0.001 for earlier, later in pairwise(firsts)):
             found.append(f"{name} must rise by at least 0.001 in {columns[0]} from row to row")
     return found
 
 
-def _is_op(name: object, ops: Mapping[str, object]) -> bool:
+def _is_op(name: object, ops: Mapping[str, object]) -> TypeGuard[str]:
     return isinstance(name, str) and name in ops
 
 

@@ -63,9 +63,7 @@ def render(
     source = np.ascontiguousarray(rgb)
     if min(height, width) < least:
         missing = max(0, least - height), max(0, least - width)
-        source = np.asarray(
-            cv2.copyMakeBorder(source, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE), np.uint8
-        )
+        source = np.asarray(cv2.copyMakeBorder(source, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE), np.uint8)
     scene = Scene(_proxy(source, scale), _noise(source))
     steps = _prepare(scene, recipe["steps"], seed)
     if scale == 1:

@@ -22,6 +22,7 @@ from generation.engine.raster import (
     scaled,
     shifted,
     smoothstep,
+    steepness,
     within,
 )
 from generation.engine.scene import Scene, Step
@@ -80,9 +81,7 @@ def dehaze(
     through = 1 - np.float32(amount) * cv2.erode((small / air).min(2), kernel)
 
     tone = luma(small)
-    texture = blurred(
-        cv2.magnitude(cv2.Sobel(tone, cv2.CV_32F, 1, 0), cv2.Sobel(tone, cv2.CV_32F, 0, 1)), 0.008
-    )
+    texture = blurred(steepness(tone), 0.008)
     height = np.linspace(1, 0, tone.shape[0], dtype=np.float32)[:, None]
     sky = smoothstep(tone, 0.5, 0.75) * (1 - smoothstep(texture, 0.02, 0.09)) * smoothstep(height, 0.25, 0.6)
     least = np.float32(floor) + np.float32(max(0.0, 0.62 - floor)) * blurred(sky, 0.01)
@@ -161,9 +160,7 @@ def sharpen(scene: Scene, *, amount: float = 0.5, radius: float = 0.0007) -> Ste
     return Step(change, reach=4 * radius)
 
 
-def smooth(
-    scene: Scene, *, amount: float = 0.5, radius: float = 0.006, edge: float = 0.004, skin: float = 0.0
-) -> Step:
+def smooth(scene: Scene, *, amount: float = 0.5, radius: float = 0.006, edge: float = 0.004, skin: float = 0.0) -> Step:
     """Take fine luma texture away and keep edges (guided filter); `skin` 1 does so on skin colours only.
 
     Skin is found in the plane of YCbCr chroma (after Chai and Ngan, 1999), softly and whatever its lightness.

@@ -124,9 +124,7 @@ def test_fixed_seed_is_answered_from_earlier_result_and_costs_nothing(start, wor
     assert start(seed=8).status == "queued"
 
 
-def test_deleting_a_cached_run_keeps_the_shared_file_until_the_last(
-    start, work, django_capture_on_commit_callbacks
-):
+def test_deleting_a_cached_run_keeps_the_shared_file_until_the_last(start, work, django_capture_on_commit_callbacks):
     first = start(seed=7)
     work()
     again = start(seed=7)
@@ -330,7 +328,9 @@ def test_fifty_submits_with_one_key_are_one_run(alice, upload, preset):
 @pytest.mark.django_db(transaction=True)
 def test_fifty_writers_at_once_never_find_the_database_locked(catalogue, preset, upload):
     users = [User.objects.create_user(f"user{n}@example.com") for n in range(50)]
-    answers = in_parallel(50, lambda n: services.start_run(user=users[n], photo=upload, preset=preset, key=uuid.uuid4().hex))
+    answers = in_parallel(
+        50, lambda n: services.start_run(user=users[n], photo=upload, preset=preset, key=uuid.uuid4().hex)
+    )
     assert [answer for answer in answers if not isinstance(answer, Run)] == []
 
 
@@ -347,7 +347,9 @@ def test_cancel_against_completion_has_one_winner(start, provider, alice):
         run = start()
         claimed = Run.objects.claim(run.pk, "w:1:x")
         provider(small("coffee"))
-        in_parallel(2, lambda n: services.process_run(claimed) if n else services.cancel_run(Run.objects.get(pk=run.pk)))  # noqa: B023
+        in_parallel(
+            2, lambda n: services.process_run(claimed) if n else services.cancel_run(Run.objects.get(pk=run.pk))
+        )
         run.refresh_from_db()
         assert run.status in ("succeeded", "cancelled")
         assert Notification.objects.filter(subject=run.pk).count() == (run.status == "succeeded")

@@ -53,7 +53,10 @@ def test_photo_goes_in_and_a_picture_comes_out(alices, catalogue, work):
     picture = alices.get(reverse("result", args=[run.pk, "picture"]))
     assert provenance.read(picture.getvalue()) == "algorithmicallyEnhanced"
     download = alices.get(reverse("download", args=[run.pk]) + "?format=webp")
-    assert download["Content-Disposition"] == f'attachment; filename="stefna-express-enhance-{timezone.now():%Y-%m-%d}.webp"'
+    assert (
+        download["Content-Disposition"]
+        == f'attachment; filename="stefna-express-enhance-{timezone.now():%Y-%m-%d}.webp"'
+    )
     assert provenance.read(download.content) == "algorithmicallyEnhanced"
     assert not Notification.objects.unread().exists()
 
@@ -237,8 +240,10 @@ def test_admin_shows_every_list(client, start, work):
     preset = Preset.objects.first()
     url = reverse("admin:generation_preset_change", args=[preset.pk])
     form = client.get(url).context["adminform"].form.initial
-    sent = {key: "" if value is None else value for key, value in form.items()} | {"recipe": '{"version": 1, "steps": [{"op": "melt"}]}'}
-    assert 'there is no op &quot;melt&quot;' in client.post(url, sent).content.decode()
+    sent = {key: "" if value is None else value for key, value in form.items()} | {
+        "recipe": '{"version": 1, "steps": [{"op": "melt"}]}'
+    }
+    assert "there is no op &quot;melt&quot;" in client.post(url, sent).content.decode()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -92,7 +92,10 @@ def open_page(browser):
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         page = context.new_page()
         page.complaints = []
-        page.on("console", lambda message: page.complaints.append(message.text) if message.type in ("error", "warning") else None)
+        page.on(
+            "console",
+            lambda message: page.complaints.append(message.text) if message.type in ("error", "warning") else None,
+        )
         page.on("pageerror", lambda error: page.complaints.append(str(error)))
         return page
 

@@ -38,7 +38,7 @@ def test_journey_from_a_guests_first_photo_to_after_a_restart(server, open_page)
     page.goto(run)
     expect(page.locator("img-comparison-slider")).to_be_visible()
     with page.expect_download() as download:
-        page.get_by_role("link", name="Download", exact=True).click()
+        page.get_by_role("button", name="Download", exact=True).click()
     assert download.value.suggested_filename.startswith("stefna-express-enhance-")
     assert page.complaints == []
 
@@ -47,7 +47,7 @@ def test_journey_from_a_guests_first_photo_to_after_a_restart(server, open_page)
 def test_pages_load_without_a_complaint_or_sideways_scrolling(server, open_page, width):
     server.start()
     page = open_page(width)
-    create(page, server, look="MoodMorph") if False else create(page, server)
+    create(page, server)
     expect(page.locator("img-comparison-slider")).to_be_visible(timeout=ENDED)
     run = page.url
     for path in ("/", run, "/runs/", "/notifications/", "/account/profile/", "/account/login/", "/account/signup/"):
@@ -60,10 +60,11 @@ def test_without_scripts_from_first_page_to_result(server, open_page):
     server.start()
     page = open_page(java_script_enabled=False)
     page.goto(server.url)
-    page.locator("[name=sample][value=coffee]").check(force=True)
+    page.get_by_alt_text("Coffee", exact=True).click()
     page.get_by_role("button", name="Create").click()
     page.wait_for_url("**/runs/**")
     page.wait_for_selector("a:has-text('Download')", timeout=ENDED)
+    expect(page.get_by_alt_text("After: Express Enhance")).to_be_visible()
 
 
 def test_bad_file_is_named_where_the_user_looks_and_the_page_goes_on(server, open_page, tmp_path):

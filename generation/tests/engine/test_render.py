@@ -53,8 +53,7 @@ def test_no_two_looks_are_alike():
         return cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
 
     looks = {
-        slug: [lab(render(source, entry["recipe"], seed=1)) for source in sources]
-        for slug, entry in CATALOGUE.items()
+        slug: [lab(render(source, entry["recipe"], seed=1)) for source in sources] for slug, entry in CATALOGUE.items()
     } | {"photo": [lab(source) for source in sources]}
     close = []
     for one, other in itertools.combinations(looks, 2):
