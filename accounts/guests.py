@@ -51,4 +51,4 @@ def sign_in(request: HttpRequest, guest: User) -> None:
 
 
 def _key(request: HttpRequest) -> str:
-    return request.get_signed_cookie(COOKIE, default="", salt=SALT)
+    return request.get_signed_cookie(COOKIE, default="", salt=SALT) or ""

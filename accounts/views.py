@@ -39,7 +39,7 @@ class SignUpView(MembersMoveOn, SignupView):
 
 
 def profile(request: HttpRequest) -> HttpResponse:
-    mine = Profile.objects.upsert(request.user)
+    mine = Profile.objects.upsert(request.user)  # type: ignore[arg-type]  # nobody anonymous gets here
     form = ProfileForm(request.POST or None, instance=mine)
     if request.method == "POST" and form.is_valid():
         form.save()

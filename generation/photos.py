@@ -165,7 +165,8 @@ def read(file: FieldFile) -> bytes:
     """Return the bytes of a stored picture. Raise StorageUnavailable."""
     try:
         with file.open("rb") as stored:
-            return stored.read()
+            data: bytes = stored.read()
+            return data
     except OSError as error:
         raise StorageUnavailable(detail=repr(error)) from error
 

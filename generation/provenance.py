@@ -6,6 +6,7 @@ https://cv.iptc.org/newscodes/digitalsourcetype/
 
 import io
 import re
+from typing import Any
 
 from PIL import Image, PngImagePlugin
 
@@ -23,7 +24,7 @@ _PACKET = (
 )
 
 
-def save_options(image_format: str, source_type: str) -> dict[str, object]:
+def save_options(image_format: str, source_type: str) -> dict[str, Any]:
     """Return the keyword arguments for Pillow's `save` that write the mark in JPEG, WEBP or PNG."""
     packet = _PACKET.format(source=_VOCABULARY + source_type)
     if image_format == "PNG":

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -366,7 +367,7 @@ def _files_of_its_own(run: Run) -> list[str]:
     """Return the run's files, unless another run shares them: one from the cache has the earlier one's."""
     if not run.result or Run.objects.filter(result=run.result.name).exclude(pk=run.pk).exists():
         return []
-    return [run.result.name, run.thumbnail.name]
+    return [name for name in (run.result.name, run.thumbnail.name) if name]
 
 
 def adopt_guest(*, guest: User, user: User) -> None:
@@ -378,7 +379,7 @@ def adopt_guest(*, guest: User, user: User) -> None:
             same = Photo.objects.for_user(user).filter(sha256=photo.sha256).first()
             if same:
                 Run.objects.filter(photo=photo).update(photo=same)
-                transaction.on_commit(lambda photo=photo: photos.delete_files(photo.file.name, photo.thumbnail.name))
+                transaction.on_commit(partial(photos.delete_files, photo.file.name, photo.thumbnail.name))
                 photo.delete()
         Photo.objects.for_user(guest).update(user=user)
         Run.objects.filter(user=guest).update(user=user)

@@ -19,7 +19,7 @@ from accounts import guests
 from generation import services
 from generation.exceptions import GenerationError
 from generation.forms import StudioForm
-from generation.models import Photo, Preset, Run
+from generation.models import Photo, Preset, Run, RunQuerySet
 from generation.modes import BATCHES, Mode
 from generation.photos import SAMPLES
 from notifications.models import Notification
@@ -133,8 +133,8 @@ def batch(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     return render(request, template, context)
 
 
-def _runs(request: HttpRequest):  # type: ignore[no-untyped-def]
-    return Run.objects.for_user(request.user).select_related("photo")
+def _runs(request: HttpRequest) -> RunQuerySet:
+    return Run.objects.for_user(request.user).select_related("photo")  # type: ignore[arg-type]
 
 
 def _seen(request: HttpRequest, runs: list[Run], batch: uuid.UUID | None = None) -> None:

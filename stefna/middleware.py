@@ -8,6 +8,7 @@ import structlog
 from django.conf import settings
 from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.http import urlencode
@@ -55,7 +56,7 @@ def limit_body(get_response: GetResponse) -> GetResponse:
     def refuse(request: HttpRequest, status: int, message: str) -> HttpResponse:
         # No session has been opened yet, and none is needed to say no.
         if "HX-Request" in request.headers:
-            return render(request, "generation/_error.html", {"message": message}, status=status, using="django")
+            return render(request, "generation/_error.html", {"message": message}, status=status)
         return render(request, "error.html", {"message": message}, status=status)
 
     return middleware
@@ -64,7 +65,7 @@ def limit_body(get_response: GetResponse) -> GetResponse:
 class SignInRequired(LoginRequiredMiddleware):
     """Ask for a sign-in on every page that does not say otherwise; afterwards the visitor is back where they were."""
 
-    def handle_no_permission(self, request: HttpRequest, view_func: Callable[..., HttpResponse]) -> HttpResponse:
+    def handle_no_permission(self, request: HttpRequest, view_func: Callable[..., HttpResponseBase]) -> HttpResponse:  # type: ignore[override]
         if not request.htmx:  # type: ignore[attr-defined]
             return super().handle_no_permission(request, view_func)
         # A fragment is asked for from a page: it is the page that needs the sign-in, not the fragment's address.

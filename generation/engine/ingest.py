@@ -11,7 +11,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, cast
 
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 Image.init()
 try:
@@ -70,7 +70,7 @@ def decode(data: bytes, limits: Limits, *, max_side: int | None = None) -> Image
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooManyPixels from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         # A file that says it is a JPEG, PNG or WebP and cannot be opened is damaged, not of another type.
         raise (BadImage if _claims_known_type(data) else UnsupportedType) from error
     except BROKEN as error:
@@ -150,7 +150,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         image = rgba.convert("RGB")
     elif image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
         # Pillow's own conversion clips 16-bit grey to white.
-        image = cast(Image.Image, image.convert("F").point(lambda v: v * (1 / 256) + 0)).convert("L")
+        image = image.convert("F").point(lambda v: v * (1 / 256) + 0).convert("L")
     if profile:
         if image.mode in ("P", "1"):
             image = image.convert("RGB")
