@@ -109,14 +109,15 @@ STORAGES = {
 }
 # Uploads in progress have a directory of their own, so that `sweep` can clear what a killed process left.
 FILE_UPLOAD_TEMP_DIR = STATE_DIR / "tmp"
-for directory in (MEDIA_ROOT, FILE_UPLOAD_TEMP_DIR):
-    directory.mkdir(parents=True, exist_ok=True)
 FILE_UPLOAD_PERMISSIONS = 0o640
 
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = DEBUG
+
+for directory in (MEDIA_ROOT, FILE_UPLOAD_TEMP_DIR, STATIC_ROOT):
+    directory.mkdir(parents=True, exist_ok=True)
 
 # -- People ------------------------------------------------------------------------------------------------
 
