@@ -39,11 +39,11 @@ $(BIN)/uv:
 	$(BIN)/pip install -q --disable-pip-version-check $(UV)
 
 $(VENV)/.run: requirements.txt | $(BIN)/uv
-	$(BIN)/uv pip install -q --python $(VENV) --require-hashes -r requirements.txt
+	$(BIN)/uv pip install -q --system-certs --python $(VENV) --require-hashes -r requirements.txt
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run | $(BIN)/uv
-	$(BIN)/uv pip install -q --python $(VENV) --require-hashes -r requirements-dev.txt
+	$(BIN)/uv pip install -q --system-certs --python $(VENV) --require-hashes -r requirements-dev.txt
 	@touch $@
 
 .stefna/secret:
