@@ -6,4 +6,4 @@ from accounts.models import Profile
 class ProfileForm(forms.ModelForm):
     class Meta:
         model = Profile
-        fields = ["display_name", "email_notifications"]
+        fields = ["display_name"]

@@ -1,7 +1,6 @@
 """Fix the environment of the test run before Django reads it: no key, no .env, nothing in the checkout.
 
 A pytest plugin, named in pyproject.toml, because settings are read before any conftest.py is.
-`DATABASE_URL` stays as it is: that is how the suite is run on PostgreSQL.
 """
 
 import os
@@ -16,6 +15,7 @@ os.environ.update(
     SECRET_KEY="only-for-tests-" + "0" * 40,
     ALLOW_GUESTS="1",
     EMAIL_URL="memorymail://",
+    DATABASE_URL=f"sqlite:///{STATE_DIR}/db.sqlite3",
 )
 for name in ("MEDIA_ROOT", "DAILY_RUN_LIMIT", "MAX_ACTIVE_RUNS", "MAX_PHOTO_BYTES", "ALLOWED_HOSTS"):
     os.environ.pop(name, None)
