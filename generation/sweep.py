@@ -68,8 +68,13 @@ def _is_alive(worker: str) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass
-    return True
+        return True
+    try:
+        # A killed process keeps its number until its parent asks how it ended, and in many containers nobody does.
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state not in ("Z", "X")
 
 
 def clean_up() -> dict[str, int]:

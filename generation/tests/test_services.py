@@ -1,3 +1,5 @@
+import os
+import subprocess
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -269,6 +271,19 @@ def test_run_of_a_dead_process_on_this_host_is_taken_over_at_once(start):
     assert sweep.take_over_lost_runs() == 0
 
 
+def test_run_of_a_killed_process_that_nobody_reaped_is_taken_over_at_once(start):
+    run = start()
+    process = subprocess.Popen(["sleep", "60"])
+    Run.objects.claim(run.pk, f"{sweep._HOST}:{process.pid}:other")
+    assert sweep.take_over_lost_runs() == 0
+    process.kill()
+    # Wait for its death, and leave it a zombie: WNOWAIT looks without reaping.
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    os.kill(process.pid, 0)
+    assert sweep.take_over_lost_runs() == 1
+    process.wait()
+
+
 def test_run_that_waited_beyond_its_deadline_fails(start):
     run = start()
     Run.objects.update(created_at=timezone.now() - timedelta(seconds=601))
@@ -288,8 +303,6 @@ def test_clean_up_removes_what_nobody_needs(start, photo, work, settings):
     orphan = settings.MEDIA_ROOT / "results" / "ab" / "x.jpg"
     orphan.parent.mkdir(parents=True, exist_ok=True)
     orphan.write_bytes(b"x")
-    import os
-
     for path in [*kept, orphan]:
         os.utime(path, (0, 0))
     assert sweep.clean_up() == {
