@@ -3,6 +3,7 @@
 Every op is prepared on the scene's proxy and gives a step that changes the full picture band by band.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -70,18 +71,17 @@ def vignette(scene: Scene, *, amount: float = 0.4, size: float = 0.75, colour: s
 def grain(scene: Scene, *, amount: float = 0.03, size: float = 0.0008) -> Step:
     """Add seeded film grain to luma, strongest in the mid tones."""
     seed = int(scene.rng.integers(2**31))
-    textures: dict[int, Floats] = {}
+
+    @functools.cache
+    def texture(long_side: int) -> Floats:
+        # Small pictures get weaker grain: shrinking a large one averages its grain away in the same measure.
+        weight = amount * min(1.0, max(0.45, math.sqrt(long_side / 1500)))
+        return noise_tile(np.random.default_rng(seed), max(0.35, size * long_side)) * np.float32(weight)
 
     def change(picture: Floats, band: Band) -> Floats:
-        texture = textures.get(band.long_side)
-        if texture is None:
-            # Small pictures get weaker grain: shrinking a large one averages its grain away in the same measure.
-            weight = amount * min(1.0, max(0.45, math.sqrt(band.long_side / 1500)))
-            texture = noise_tile(np.random.default_rng(seed), max(0.35, size * band.long_side)) * np.float32(weight)
-            textures[band.long_side] = texture
         tone = np.clip(luma(picture), 0, 1)
         weight_by_tone = np.float32(0.35) + np.float32(0.65) * cv2.sqrt(4 * tone * (1 - tone))
-        return shifted(picture, band.tile(texture) * weight_by_tone)
+        return shifted(picture, band.tile(texture(band.long_side)) * weight_by_tone)
 
     return Step(change)
 
@@ -203,14 +203,14 @@ def rain(
     line *= np.linspace(0.2, 1, 43, dtype=np.float32)[:, None]
     streaks = seamless(drops, lambda plane: np.asarray(cv2.filter2D(plane, -1, line), np.float32), 22)
     streaks = np.clip(streaks, 0, 1) * np.float32(amount)
-    textures: dict[int, Floats] = {}
+
+    @functools.cache
+    def texture(side: int) -> Floats:
+        return resized(streaks, side, side)
 
     def change(picture: Floats, band: Band) -> Floats:
-        side = max(200, round(0.6 * band.long_side))
-        texture = textures.get(side)
-        if texture is None:
-            texture = textures[side] = resized(streaks, side, side)
-        return mixed(picture, filled(picture, colour), band.tile(texture))
+        falling = band.tile(texture(max(200, round(0.6 * band.long_side))))
+        return mixed(picture, filled(picture, colour), falling)
 
     return Step(change)
 

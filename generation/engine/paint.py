@@ -4,6 +4,7 @@
 fine detail or lines of its own put back. The others draw on the full picture, band by band.
 """
 
+import functools
 import math
 
 import cv2
@@ -172,13 +173,13 @@ def pencil(
     span = max(0.08, lightest - darkest)
     strokes = [_strokes(scene.rng, degrees) for degrees in (50, -35)]
     layers = ((0.78, 0.55), (0.42, 0.36))
-    textures: dict[int, list[Floats]] = {}
+
+    @functools.cache
+    def textures(side: int) -> list[Floats]:
+        return [resized(plane, side, side) for plane in strokes]
 
     def change(picture: Floats, band: Band) -> Floats:
-        side = max(128, round(0.37 * band.long_side))
-        tiles = textures.get(side)
-        if tiles is None:
-            tiles = textures[side] = [resized(plane, side, side) for plane in strokes]
+        tiles = textures(max(128, round(0.37 * band.long_side)))
         tone = luma(picture)
         drawn = np.clip(tone / band.stretch(around), 0, 1)
         drawn = np.asarray(cv2.pow(drawn, 1.9 * darkness), np.float32)
@@ -210,18 +211,18 @@ def paper(scene: Scene, *, amount: float = 0.04, size: float = 0.0012, colour: s
     """Multiply by the tooth of seeded paper or canvas, lit from one side, and by the paper's colour."""
     seed = int(scene.rng.integers(2**31))
     tint = as_colour(colour)
-    textures: dict[int, Floats] = {}
+
+    @functools.cache
+    def texture(long_side: int) -> Floats:
+        rng = np.random.default_rng(seed)
+        sigma = max(0.6, size * long_side)
+        bumps = noise_tile(rng, sigma) + np.float32(0.6) * noise_tile(rng, 3 * sigma)
+        lit = seamless(bumps, lambda plane: np.asarray(cv2.Sobel(plane, cv2.CV_32F, 1, 1), np.float32), 2)
+        lit = np.clip(lit / max(float(lit.std()), 1e-6), -2.5, 2.5)
+        return np.asarray(np.float32(1) + lit * np.float32(amount), np.float32)
 
     def change(picture: Floats, band: Band) -> Floats:
-        texture = textures.get(band.long_side)
-        if texture is None:
-            rng = np.random.default_rng(seed)
-            sigma = max(0.6, size * band.long_side)
-            bumps = noise_tile(rng, sigma) + np.float32(0.6) * noise_tile(rng, 3 * sigma)
-            lit = seamless(bumps, lambda plane: np.asarray(cv2.Sobel(plane, cv2.CV_32F, 1, 1), np.float32), 2)
-            lit = np.clip(lit / max(float(lit.std()), 1e-6), -2.5, 2.5)
-            texture = textures[band.long_side] = np.float32(1) + lit * np.float32(amount)
-        picture = scaled(picture, band.tile(texture))
+        picture = scaled(picture, band.tile(texture(band.long_side)))
         picture *= tint
         return picture
 
