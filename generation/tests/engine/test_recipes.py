@@ -28,6 +28,16 @@ def test_any_json_as_parameter_is_answered_with_sentences(op, data, value):
 @pytest.mark.parametrize(
     ("recipe", "expected"),
     [
+        (None, ["a recipe must be an object, not nothing"]),
+        ({"version": 2, "steps": [{"op": "bw"}]}, ["version must be 1, not 2"]),
+        ({"version": 1, "steps": []}, ["a recipe must have 1 to 24 steps, not 0"]),
+        (step("melt"), ['step 1: there is no op "melt"']),
+        (
+            {"version": 1, "steps": [{"op": "bw"}, {"op": "bloom", "amount": 7}]},
+            ["step 2 (bloom): amount must be between 0 and 2, not 7"],
+        ),
+        (step("bloom", amout=1), ['step 1 (bloom): there is no parameter "amout"']),
+        (step("fog", colour="red"), ['step 1 (fog): colour must be a colour such as "#ffcc88", not "red"']),
         (step("bloom", amount=float("nan")), ["step 1 (bloom): amount must be between 0 and 2, not nan"]),
         (step("bloom", amount=True), ["step 1 (bloom): amount must be a number, not true"]),
         (

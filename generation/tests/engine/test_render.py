@@ -116,25 +116,6 @@ def test_language_and_implementation_agree():
         assert keywords == {key: parameter.default for key, parameter in parameters.items()}, name
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (None, ["a recipe must be an object, not nothing"]),
-        ({"version": 2, "steps": [{"op": "bw"}]}, ["version must be 1, not 2"]),
-        ({"version": 1, "steps": []}, ["a recipe must have 1 to 24 steps, not 0"]),
-        (recipe("melt"), ['step 1: there is no op "melt"']),
-        (recipe("bw", {"op": "bloom", "amount": 7}), ["step 2 (bloom): amount must be between 0 and 2, not 7"]),
-        (recipe({"op": "bloom", "amout": 1}), ['step 1 (bloom): there is no parameter "amout"']),
-        (
-            recipe({"op": "fog", "colour": "red"}),
-            ['step 1 (fog): colour must be a colour such as "#ffcc88", not "red"'],
-        ),
-    ],
-)
-def test_wrong_recipe_gets_a_sentence(value, expected):
-    assert recipes.problems(value) == expected
-
-
 def test_look_is_the_same_at_another_size():
     look = CATALOGUE["cinematic_glow"]["recipe"]
     large = photo("landscape", 1200)
