@@ -6,9 +6,10 @@ The pixels are worked on in engine/ingest.py; here are the rules and the storage
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import structlog
@@ -60,7 +61,7 @@ class Upload:
         path = settings.BASE_DIR / "static" / "img" / "samples" / f"{name}.jpg"
         return cls(path.read_bytes(), path.name)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.data).hexdigest()
 
@@ -86,9 +87,8 @@ def accept(user: User, upload: Upload) -> Photo:
     if not upload.data:
         raise PhotoEmpty
     if len(upload.data) > settings.MAX_PHOTO_BYTES:
-        raise PhotoTooLarge(f"This photo is too large. A photo may have up to {settings.MAX_PHOTO_BYTES // 10**6} MB.")
-    sha256 = upload.sha256
-    known = Photo.objects.for_user(user).filter(sha256=sha256).first()
+        raise too_large()
+    known = Photo.objects.for_user(user).filter(sha256=upload.sha256).first()
     if known:
         return known
 
@@ -98,7 +98,7 @@ def accept(user: User, upload: Upload) -> Photo:
     data = ingest.encode(image, image_format)
     photo = Photo(
         user=user,
-        sha256=sha256,
+        sha256=upload.sha256,
         name="".join(c for c in upload.name if c.isprintable())[:200],
         width=image.width,
         height=image.height,
@@ -115,9 +115,17 @@ def accept(user: User, upload: Upload) -> Photo:
         except IntegrityError:
             # The same bytes came twice at once; the other request's copy stays.
             delete_files(photo.file.name, photo.thumbnail.name)
-            return Photo.objects.get(user=user, sha256=sha256)
+            return Photo.objects.get(user=user, sha256=upload.sha256)
     log.info("upload_succeeded", bytes=photo.bytes, width=photo.width, height=photo.height)
     return photo
+
+
+def too_large() -> PhotoTooLarge:
+    return PhotoTooLarge(f"This photo is too large. A photo may have up to {max_megabytes()} MB.")
+
+
+def max_megabytes() -> int:
+    return settings.MAX_PHOTO_BYTES // 10**6
 
 
 def accept_result(data: bytes, source_type: str) -> Stored:
@@ -201,26 +209,20 @@ def _thumbnail(image: Image.Image, source_type: str = "") -> bytes:
 
 
 @contextmanager
-def _all_or_nothing() -> Iterator[Saver]:
-    """Save several files; when one fails, none stays."""
-    saver = Saver()
+def _all_or_nothing() -> Iterator[Callable[[str, bytes], str]]:
+    """Save several files; when one fails, none stays, not even one that was only begun."""
+    names: list[str] = []
+
+    def save(name: str, data: bytes) -> str:
+        names.append(name)
+        return default_storage.save(name, ContentFile(data))
+
     try:
-        yield saver
+        yield save
     except OSError as error:
-        delete_files(*saver.names)
+        delete_files(*names)
         log.error("storage_failed", exc_info=True)
         raise StorageUnavailable(detail=repr(error)) from error
     except BaseException:
-        delete_files(*saver.names)
+        delete_files(*names)
         raise
-
-
-class Saver:
-    """Writes to the storage and remembers what it wrote, also what it only began to write."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-
-    def __call__(self, name: str, data: bytes) -> str:
-        self.names.append(name)
-        return default_storage.save(name, ContentFile(data))

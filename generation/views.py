@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required
 from django.core.paginator import Paginator
@@ -16,12 +17,11 @@ from django.views.decorators.http import require_GET, require_POST
 from django_htmx.http import HttpResponseClientRedirect
 
 from accounts import guests
-from generation import services
+from generation import photos, services
 from generation.exceptions import GenerationError
 from generation.forms import StudioForm
 from generation.models import Photo, Preset, Run, RunQuerySet
 from generation.modes import BATCHES, Mode
-from generation.photos import SAMPLES
 from notifications.models import Notification
 
 HISTORY_PAGE_SIZE = 24
@@ -41,7 +41,9 @@ def _studio(request: HttpRequest, *, error: str = "", status: int = 200) -> Http
     context = {
         "presets": presets,
         "modes": BATCHES.values(),
-        "samples": SAMPLES,
+        "samples": photos.SAMPLES,
+        "max_bytes": settings.MAX_PHOTO_BYTES,
+        "max_megabytes": photos.max_megabytes(),
         "photo": _photo_of(request, chosen.get("photo_id", "")),
         "look": chosen.get("look") or "express_enhance",
         "sample": chosen.get("sample", ""),

@@ -14,6 +14,8 @@ from django.urls import reverse
 from django.utils.http import urlencode
 from django_htmx.http import HttpResponseClientRedirect
 
+from generation import photos
+
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
 # A form is the photo and a few short fields: more than this beside the photo is not our form.
@@ -49,8 +51,8 @@ def limit_body(get_response: GetResponse) -> GetResponse:
         except ValueError:
             return refuse(request, 400, "The request was not understood.")
         if length > settings.MAX_PHOTO_BYTES + FORM_OVERHEAD_BYTES:
-            megabytes = settings.MAX_PHOTO_BYTES // 1_000_000
-            return refuse(request, 413, f"This photo is too large. A photo may have up to {megabytes} MB.")
+            error = photos.too_large()
+            return refuse(request, error.status, error.message)
         return get_response(request)
 
     def refuse(request: HttpRequest, status: int, message: str) -> HttpResponse:

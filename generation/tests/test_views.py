@@ -104,6 +104,13 @@ def test_body_too_large_is_413_before_it_is_read(client, settings):
     assert b"too large" in answer.content
 
 
+def test_studio_says_the_limit_that_is_set(client, settings):
+    settings.MAX_PHOTO_BYTES = 3_000_000
+    page = client.get(reverse("studio")).content.decode()
+    assert "up to 3 MB" in page
+    assert 'data-max-bytes="3000000"' in page
+
+
 def test_chunked_body_is_411(client):
     answer = client.post(reverse("create"), headers={"Transfer-Encoding": "chunked"})
     assert answer.status_code == 411
