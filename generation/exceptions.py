@@ -1,6 +1,7 @@
 """Everything that can be refused or go wrong on the way from a photo to a picture.
 
-GenerationError                 somebody can act on it: `code` is stored and tested, `message` may be shown
+GenerationError                 somebody can act on it: `code` is stored and tested, `message` may be shown;
+                                a `transient` one is tried again by itself within the run's deadline
 ├── PhotoError                  the photo cannot be used
 │   ├── PhotoRequired
 │   ├── PhotoEmpty
@@ -15,8 +16,9 @@ GenerationError                 somebody can act on it: `code` is stored and tes
 ├── IdempotencyKeyReused        the same key with another request
 ├── NotCancellable
 ├── NotRetryable
-├── StorageUnavailable
-└── ProviderError               the picture could not be made; `transient` says whether trying again may help
+├── StorageUnavailable          transient
+├── InternalError               a bug of ours
+└── ProviderError               the picture could not be made
     ├── UpstreamUnavailable
     └── ResultInvalid
 """
@@ -29,6 +31,7 @@ class GenerationError(Exception):
     status = 400
     message = "This did not work."
     retryable = False
+    transient = False
 
     def __init__(self, message: str = "", *, detail: str = "") -> None:
         self.message = message or self.message
@@ -120,16 +123,20 @@ class StorageUnavailable(GenerationError):
     status = 503
     message = "We cannot store pictures at the moment. Nothing was charged; please try again shortly."
     retryable = True
+    transient = True
+
+
+class InternalError(GenerationError):
+    code = "internal_error"
+    status = 500
+    message = "Something went wrong on our side."
 
 
 class ProviderError(GenerationError):
-    """The picture could not be made. A transient one is tried again by itself within the run's deadline."""
-
     code = "upstream_unavailable"
     status = 503
     message = "The picture could not be made."
     retryable = True
-    transient = False
 
 
 class UpstreamUnavailable(ProviderError):

@@ -25,11 +25,11 @@ from generation import photos, queue
 from generation.exceptions import (
     GenerationError,
     IdempotencyKeyReused,
+    InternalError,
     NotCancellable,
     NotRetryable,
     PresetUnavailable,
     QuotaExceeded,
-    StorageUnavailable,
     TooManyActiveRuns,
 )
 from generation.models import MAX_SEED, IdempotencyKey, Photo, Preset, Run
@@ -65,7 +65,7 @@ def start_run(
 
     Raises GenerationError, and then leaves nothing behind.
     """
-    request = _fingerprint(_content(photo), preset.slug, strength, seed, fresh)
+    request = _fingerprint(photo.sha256, preset.slug, strength, seed, fresh)
     earlier = _made_before(user, key, request)
     if earlier:
         return earlier[0]
@@ -78,7 +78,7 @@ def start_run(
 
 def start_batch(*, user: User, photo: Photo | photos.Upload, mode: Mode, key: str = "") -> list[Run]:
     """Accept one run for each member of a mode: all of them or none. Raises GenerationError."""
-    request = _fingerprint(_content(photo), mode)
+    request = _fingerprint(photo.sha256, mode)
     earlier = _made_before(user, key, request)
     if earlier:
         return earlier
@@ -205,10 +205,6 @@ def _accepted(user: User, photo: Photo | photos.Upload) -> Photo:
     return photo if isinstance(photo, Photo) else photos.accept(user, photo)
 
 
-def _content(photo: Photo | photos.Upload) -> str:
-    return photo.sha256
-
-
 def _fingerprint(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -231,7 +227,7 @@ def process_run(run: Run) -> None:
             _give_up(run, error)
         except Exception:
             log.exception("generation_crashed")
-            _give_up(run, GenerationError("Something went wrong on our side.", detail="see the traceback"))
+            _give_up(run, InternalError(detail="see the traceback"))
 
 
 def _attempt(run: Run) -> None:
@@ -271,13 +267,11 @@ def _attempt(run: Run) -> None:
 def _give_up(run: Run, error: GenerationError) -> None:
     """End the attempt: back to the queue if trying again may help and there is time, else failed."""
     after = timedelta(seconds=min(RETRY_CAP_SECONDS, 2**run.attempts))
-    transient = getattr(error, "transient", False) or isinstance(error, StorageUnavailable)
-    if transient and timezone.now() + after < run.deadline and run.requeue(code=error.code, after=after):
+    if error.transient and timezone.now() + after < run.deadline and run.requeue(code=error.code, after=after):
         log.warning("run_requeued", code=error.code, detail=error.detail)
         return
     log.warning("generation_failed", code=error.code, detail=error.detail)
-    code = error.code if type(error) is not GenerationError else "internal_error"
-    fail_run(run, code=code, message=error.message, retryable=error.retryable)
+    fail_run(run, code=error.code, message=error.message, retryable=error.retryable)
 
 
 def fail_run(run: Run, *, code: str, message: str, retryable: bool = True) -> bool:

@@ -95,14 +95,11 @@ def clean_up() -> dict[str, int]:
 def _delete_orphans() -> int:
     """Delete stored pictures that no row refers to any more, among them those of deleted accounts."""
     deleted = 0
-    for name in _stored_names("photos"):
-        if not Photo.objects.filter(Q(file=name) | Q(thumbnail=name)).exists():
-            photos.delete_files(name)
-            deleted += 1
-    for name in _stored_names("results"):
-        if not Run.objects.filter(Q(result=name) | Q(thumbnail=name)).exists():
-            photos.delete_files(name)
-            deleted += 1
+    for folder, rows, column in (("photos", Photo.objects, "file"), ("results", Run.objects, "result")):
+        for name in _stored_names(folder):
+            if not rows.filter(Q(**{column: name}) | Q(thumbnail=name)).exists():
+                photos.delete_files(name)
+                deleted += 1
     return deleted
 
 
