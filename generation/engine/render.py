@@ -51,7 +51,8 @@ def render(
     """Change a picture by a valid recipe.
 
     Takes and gives H×W×3 uint8 sRGB of the same size. Strength 0 gives the same bytes, 1 the full look, between them
-    a straight mixture. The same seed gives the same bytes, whatever the number of threads.
+    a straight mixture. The same seed is meant to give the same bytes, whatever the number of threads; docs/decisions.md
+    says where it was seen not to.
     """
     height, width = rgb.shape[:2]
     strength = min(1.0, max(0.0, strength))
