@@ -51,8 +51,8 @@ def render(
     """Change a picture by a valid recipe.
 
     Takes and gives H×W×3 uint8 sRGB of the same size. Strength 0 gives the same bytes, 1 the full look, between them
-    a straight mixture. The same seed is meant to give the same bytes, whatever the number of threads; docs/decisions.md
-    says where it was seen not to.
+    a straight mixture. The same seed gives the same bytes, whatever the number of threads and wherever in memory the
+    picture lies; another kind of processor may round otherwise.
     """
     height, width = rgb.shape[:2]
     strength = min(1.0, max(0.0, strength))

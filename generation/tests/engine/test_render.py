@@ -70,14 +70,25 @@ def test_black_and_white_is_without_colour_at_its_own_strength(slug):
     assert int(np.ptp(out, axis=2).max()) <= 2
 
 
-@pytest.mark.parametrize("slug", ["express_enhance", "vintage_film_35mm", "watercolor", "pencil_sketch", "pop_art"])
-def test_same_seed_gives_the_same_bytes_with_any_number_of_threads(slug):
-    source = photo("landscape", 1000)
+@pytest.mark.parametrize("slug", CATALOGUE)
+def test_same_seed_gives_the_same_bytes_wherever_the_picture_lies_and_with_any_number_of_threads(slug):
+    source = photo("landscape", 900)
     look = CATALOGUE[slug]["recipe"]
     once = render(source, look, seed=5, threads=1)
-    assert np.array_equal(once, render(source, look, seed=5, threads=3))
+    room = np.empty(source.size + 64, np.uint8)
+    for shift, threads in ((0, 2), (1, 1), (7, 3), (33, 2)):
+        elsewhere = room[shift : shift + source.size].reshape(source.shape)
+        elsewhere[:] = source
+        assert np.array_equal(once, render(elsewhere, look, seed=5, threads=threads)), shift
+
+
+def test_pictures_rendered_side_by_side_are_those_rendered_one_by_one():
+    source = photo("landscape", 900)
+    looks = [CATALOGUE[slug]["recipe"] for slug in ("express_enhance", "watercolor", "pencil_sketch", "pop_art")]
+    alone = [render(source, look, seed=5) for look in looks]
     with ThreadPoolExecutor(4) as pool:
-        assert all(np.array_equal(once, out) for out in pool.map(lambda _: render(source, look, seed=5), range(4)))
+        together = list(pool.map(lambda look: render(source, look, seed=5), looks * 2))
+    assert all(np.array_equal(one, other) for one, other in zip(alone * 2, together, strict=True))
 
 
 def test_another_seed_gives_another_picture():
