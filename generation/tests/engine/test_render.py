@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from generation.engine import recipes
+from generation.engine.raster import as_floats
 from generation.engine.render import OPS, render
 
 ROOT = Path(__file__).parents[3]
@@ -80,6 +81,17 @@ def test_same_seed_gives_the_same_bytes_wherever_the_picture_lies_and_with_any_n
         elsewhere = room[shift : shift + source.size].reshape(source.shape)
         elsewhere[:] = source
         assert np.array_equal(once, render(elsewhere, look, seed=5, threads=threads)), shift
+
+
+def test_opencv_rounds_alike_wherever_in_memory_its_answer_goes():
+    plane = as_floats(np.random.default_rng(0).integers(0, 256, (500, 501), dtype=np.uint8))
+    room = np.empty(plane.nbytes + 128, np.uint8)
+    aligned = -room.ctypes.data % 64
+    lengths = set()
+    for start in (aligned, aligned + 16):
+        answer = room[start : start + plane.nbytes].view(np.float32).reshape(plane.shape)
+        lengths.add(cv2.magnitude(plane, np.ascontiguousarray(plane[:, ::-1]), answer).tobytes())
+    assert len(lengths) == 1
 
 
 def test_pictures_rendered_side_by_side_are_those_rendered_one_by_one():
