@@ -133,7 +133,7 @@ def accept_result(data: bytes, source_type: str) -> Stored:
     limits = ingest.Limits(pixels=settings.MAX_PHOTO_PIXELS)
     try:
         image = ingest.decode(data, limits)
-    except (ingest.UnsupportedType, ingest.TooManyPixels, ingest.BadMeasures, ingest.BadImage) as error:
+    except ingest.Refused as error:
         raise ResultInvalid(detail=repr(error)) from error
     image_format = "JPEG" if image.mode == "RGB" else "PNG"
     content_type = CONTENT_TYPES[image_format]

@@ -34,19 +34,23 @@ _SRGB = ImageCms.createProfile("sRGB")
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
-class UnsupportedType(Exception):
+class Refused(Exception):
+    """The bytes do not become pixels; the subclasses say why."""
+
+
+class UnsupportedType(Refused):
     """The bytes are no picture of a type that we read."""
 
 
-class TooManyPixels(Exception):
+class TooManyPixels(Refused):
     """The header promises more pixels than allowed."""
 
 
-class BadMeasures(Exception):
+class BadMeasures(Refused):
     """A side is shorter or longer than allowed."""
 
 
-class BadImage(Exception):
+class BadImage(Refused):
     """The picture is damaged."""
 
 
@@ -54,7 +58,7 @@ class BadImage(Exception):
 class Limits:
     """What is decoded at all: pixels in total, the shortest and the longest side, in pixels."""
 
-    pixels: int
+    pixels: int = 80_000_000
     shortest_side: int = 1
     longest_side: int = 30_000
 
@@ -64,7 +68,7 @@ def decode(data: bytes, limits: Limits, *, max_side: int | None = None) -> Image
 
     Nothing but pixels comes through: no EXIF, XMP, colour profile or comment.
 
-    Raises UnsupportedType, TooManyPixels, BadMeasures or BadImage; nothing else.
+    Raises a subclass of Refused, and nothing else.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -85,10 +89,11 @@ def decode(data: bytes, limits: Limits, *, max_side: int | None = None) -> Image
             if max_side:
                 _draft(image, max_side)
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            pixels = _to_srgb(upright)
+            pixels = _averageable(image)
             if max_side:
+                # First of all, so that turning and converting have fewer pixels to do.
                 pixels.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+            pixels = _to_srgb(ImageOps.exif_transpose(pixels))
         except BROKEN as error:
             raise BadImage from error
     pixels.info.clear()
@@ -140,20 +145,24 @@ def _draft(image: Image.Image, max_side: int) -> None:
         image.draft(None, (round(width * scale), round(height * scale)))
 
 
+def _averageable(image: Image.Image) -> Image.Image:
+    """Convert the modes whose pixels cannot be averaged, or would clip: palettes, one bit, sixteen bits."""
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        # Pillow's own conversion clips 16-bit grey to white.
+        return image.convert("F").point(lambda v: v * (1 / 256) + 0).convert("L")
+    return image.convert("RGB") if image.mode in ("P", "1") else image
+
+
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB, or RGBA where something is transparent, in sRGB."""
+    """Convert to RGB, or RGBA where something is transparent, in sRGB."""
     profile = image.info.get("icc_profile")
     alpha: Image.Image | None = None
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        alpha = rgba.getchannel("A")
-        image = rgba.convert("RGB")
-    elif image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        # Pillow's own conversion clips 16-bit grey to white.
-        image = image.convert("F").point(lambda v: v * (1 / 256) + 0).convert("L")
+    if image.mode == "RGBA":
+        alpha = image.getchannel("A")
+        image = image.convert("RGB")
     if profile:
-        if image.mode in ("P", "1"):
-            image = image.convert("RGB")
         image = _apply_profile(image, profile)
     if image.mode != "RGB":
         image = image.convert("RGB")

@@ -21,8 +21,8 @@ class EmbeddedProvider:
         if not request.recipe:
             raise EngineFailed("This look has no recipe for the built-in engine.")
         try:
-            photo = ingest.decode(request.photo, ingest.Limits(pixels=Image.MAX_IMAGE_PIXELS or 0))
-        except (ingest.UnsupportedType, ingest.TooManyPixels, ingest.BadImage) as error:
+            photo = ingest.decode(request.photo, ingest.Limits())
+        except ingest.Refused as error:
             raise EngineFailed("The stored photo could not be read.", detail=repr(error)) from error
         picture = Image.fromarray(
             render.render(
