@@ -121,10 +121,13 @@ def hue_pull(
     centres = np.array([target[0] for target in targets], np.float32)
     weights = np.array([target[1] for target in targets], np.float32)
     distances = (centres - hue[..., None] + 180) % 360 - 180
-    nearest = np.abs(distances).argmin(-1)
-    distance = np.take_along_axis(distances, nearest[..., None], -1)[..., 0]
-    weight = weights[nearest]
-    turn = distance * np.float32(2 * amount) * weight * np.exp(-((np.abs(distance) / 120) ** 4))
+    order = np.abs(distances).argsort(-1)
+    distance = np.take_along_axis(distances, order, -1)[..., 0]
+    weight = weights[order[..., 0]]
+    # Half-way between two targets nothing turns: neighbouring hues must not be torn apart.
+    gap = np.abs(np.take_along_axis(distances, order[..., 1:2], -1)[..., 0]) if len(targets) > 1 else np.float32(180)
+    undecided = 2 * np.abs(distance) / (np.abs(distance) + gap + np.float32(1e-3))
+    turn = distance * np.float32(2 * amount) * weight * (1 - undecided**3)
     return _from_oklab(_polar(lab[..., 0], hue + turn, strength * (1 + np.float32(chroma) * weight)))
 
 

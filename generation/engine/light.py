@@ -169,13 +169,15 @@ def edge_glow(
 
 
 def sky_tint(scene: Scene, *, amount: float = 0.4, height: float = 0.6, colour: str = "#3aa0ff") -> Step:
-    """Colour bright, smooth parts from the top down (skies); `height` is where the tint ends."""
-    tone = luma(within(scene.picture, 240))
+    """Colour bright, smooth parts from the top down (skies) unless they are warm (skin); the tint ends at `height`."""
+    small = within(scene.picture, 240)
+    tone = luma(small)
     detail = blurred(np.abs(tone - blurred(tone, 0.01)), 0.02)
     down = np.linspace(0, 1, tone.shape[0], dtype=np.float32)[:, None]
     sky = (
         smoothstep(tone, 0.45, 0.8)
         * (1 - smoothstep(detail, 0.01, 0.05))
+        * smoothstep(blurred(small[..., 2] - small[..., 0], 0.03), -0.1, 0.0)
         * np.clip(1 - down / np.float32(height), 0, 1)
     )
     slope, offset = guided(tone, blurred(sky, 0.006) * np.float32(amount), 0.02, 4e-4)

@@ -144,11 +144,15 @@ def ink(
     softness: float = 6.0,
     colour: str = "#101018",
 ) -> Step:
-    """Draw contours: an extended difference of Gaussians (Winnemöller, Kyprianidis and Olsen, 2012)."""
+    """Draw contours: an extended difference of Gaussians (Winnemöller, Kyprianidis and Olsen, 2012).
+
+    Where the picture is texture without a direction (gravel, foliage), lines would be specks and are left out.
+    """
+    directed = scene.fit(_directed(luma(within(scene.picture, 640)))) * np.float32(amount)
 
     def change(picture: Floats, band: Band) -> Floats:
         lines = _contours(luma(picture), band.sigma(width), edge, threshold, softness)
-        lines *= np.float32(amount)
+        lines *= band.stretch(directed)
         return mixed(picture, filled(picture, colour), lines)
 
     return Step(change, reach=6.4 * width)
@@ -217,7 +221,7 @@ def paper(scene: Scene, *, amount: float = 0.04, size: float = 0.0012, colour: s
         rng = np.random.default_rng(seed)
         sigma = max(0.6, size * long_side)
         bumps = noise_tile(rng, sigma) + np.float32(0.6) * noise_tile(rng, 3 * sigma)
-        lit = seamless(bumps, lambda plane: np.asarray(cv2.Sobel(plane, cv2.CV_32F, 1, 1), np.float32), 2)
+        lit = seamless(bumps, lambda plane: cv2.Sobel(plane, cv2.CV_32F, 1, 0) + cv2.Sobel(plane, cv2.CV_32F, 0, 1), 2)
         lit = np.clip(lit / max(float(lit.std()), 1e-6), -2.5, 2.5)
         return np.asarray(np.float32(1) + lit * np.float32(amount), np.float32)
 
@@ -315,10 +319,22 @@ def _kuwahara(picture: Floats, radius: float) -> Floats:
     return np.ascontiguousarray(total[..., :3] / np.maximum(total[..., 3:], np.float32(1e-30)))
 
 
+def _tensor(tone: Floats, sigma: float) -> tuple[Floats, Floats, Floats]:
+    """Give the smoothed structure tensor: which way, and how surely, luma changes around each pixel."""
+    gx, gy = (np.asarray(cv2.Sobel(tone, cv2.CV_32F, *order, scale=32), np.float32) for order in ((1, 0), (0, 1)))
+    return gaussian(gx * gx, sigma), gaussian(gx * gy, sigma), gaussian(gy * gy, sigma)
+
+
+def _directed(tone: Floats) -> Floats:
+    """Give 1 where edges run one way, 0 where they run all ways (the tensor's coherence)."""
+    xx, xy, yy = _tensor(tone, max(1.0, 0.0035 * max(tone.shape)))
+    coherence = cv2.magnitude(xx - yy, 2 * xy) / (xx + yy + np.float32(1e-3))
+    return smoothstep(np.asarray(coherence, np.float32), 0.3, 0.65)
+
+
 def _flow(tone: Floats, sigma: float, calm_x: Floats, calm_y: Floats) -> tuple[Floats, Floats]:
     """Steps of two pixels along edges (smoothed structure tensor), along the calm field where there are none."""
-    gx, gy = (cv2.Sobel(tone, cv2.CV_32F, *order, scale=32) for order in ((1, 0), (0, 1)))
-    xx, xy, yy = (gaussian(np.asarray(plane, np.float32), sigma) for plane in (gx * gx, gx * gy, gy * gy))
+    xx, xy, yy = _tensor(tone, sigma)
     normal = np.float32(0.5) * cv2.phase(xx - yy, 2 * xy)
     along_x, along_y = -np.sin(normal), np.cos(normal)
     energy = xx + yy

@@ -134,6 +134,17 @@ def resized(picture: Floats, width: int, height: int) -> Floats:
     return np.asarray(cv2.resize(picture, (width, height), interpolation=interpolation), np.float32)
 
 
+def skin(picture: Floats) -> Floats:
+    """Weigh how much a colour looks like skin, 0..1, in the plane of YCbCr chroma (after Chai and Ngan, 1999).
+
+    Lightness does not count, so dark and light skin weigh the same.
+    """
+    chroma = cv2.cvtColor(picture, cv2.COLOR_RGB2YCrCb)
+    red, blue = (cv2.extractChannel(chroma, channel) for channel in (1, 2))
+    near = np.exp(-(((red - 0.58) / 0.055) ** 2) - ((blue - 0.445) / 0.06) ** 2)
+    return blurred(near.astype(np.float32), 0.003)
+
+
 def blurred(picture: Floats, fraction: float) -> Floats:
     """Blur by a Gaussian of sigma = fraction × long side; wide ones on a smaller copy, where they cost nothing."""
     height, width = picture.shape[:2]

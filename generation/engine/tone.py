@@ -25,6 +25,7 @@ from generation.engine.raster import (
     steepness,
     within,
 )
+from generation.engine.raster import skin as skin_of
 from generation.engine.scene import Scene, Step
 
 
@@ -43,7 +44,10 @@ def auto_levels(
     the channels' means are drawn together (grey world: Buchsbaum, 1980). Channels do not mix.
     """
     tone = luma(sample)
-    low, middle, high = (float(value) for value in np.quantile(tone, [clip, 0.5, 1 - clip]))
+    low, high = (float(value) for value in np.quantile(tone, [clip, 1 - clip]))
+    # A white wall or sky says nothing about how light its subject should be.
+    subject = tone[tone < 0.86]
+    middle = float(np.median(subject if len(subject) > 0.1 * tone.size else tone))
     low, high = 0.9 * min(low, limit), max(high, 1 - 1.5 * limit)
     high += 0.1 * (1 - high)
     if high - low < 0.2:
@@ -68,7 +72,7 @@ def dehaze(
     """Lift haze: dark channel prior (He, Sun and Tang, CVPR 2009), refined by a guided filter.
 
     `floor` is the least transmission. Bright, smooth upper parts are taken for sky and hardly touched, since the prior
-    does not hold there.
+    does not hold there; nor does it on skin, which would turn dark and red.
     """
     small = within(scene.picture, 512)
     side = 2 * max(1, round(patch * max(small.shape[:2]))) + 1
@@ -85,6 +89,7 @@ def dehaze(
     height = np.linspace(1, 0, tone.shape[0], dtype=np.float32)[:, None]
     sky = smoothstep(tone, 0.5, 0.75) * (1 - smoothstep(texture, 0.02, 0.09)) * smoothstep(height, 0.25, 0.6)
     least = np.float32(floor) + np.float32(max(0.0, 0.62 - floor)) * blurred(sky, 0.01)
+    least = np.maximum(least, np.float32(0.95) * skin_of(small))
     slope, offset = (scene.fit(plane) for plane in guided(tone, np.maximum(through, least), radius, 1e-3))
 
     def change(picture: Floats, band: Band) -> Floats:
@@ -161,18 +166,11 @@ def sharpen(scene: Scene, *, amount: float = 0.5, radius: float = 0.0007) -> Ste
 
 
 def smooth(scene: Scene, *, amount: float = 0.5, radius: float = 0.006, edge: float = 0.004, skin: float = 0.0) -> Step:
-    """Take fine luma texture away and keep edges (guided filter); `skin` 1 does so on skin colours only.
-
-    Skin is found in the plane of YCbCr chroma (after Chai and Ngan, 1999), softly and whatever its lightness.
-    """
+    """Take fine luma texture away and keep edges (guided filter); `skin` 1 does so on skin colours only."""
     picture = within(scene.picture, 1280)
     tone = luma(picture)
     slope, offset = guided(tone, tone, radius, edge)
-    where = np.ones_like(tone)
-    if skin:
-        red, blue = (cv2.extractChannel(cv2.cvtColor(picture, cv2.COLOR_RGB2YCrCb), at) for at in (1, 2))
-        near = np.exp(-(((red - 0.598) / 0.05) ** 2) - ((blue - 0.425) / 0.06) ** 2)
-        where += np.float32(skin) * (blurred(near.astype(np.float32), 0.003) - 1)
+    where = np.float32(1) + np.float32(skin) * (skin_of(picture) - 1) if skin else np.ones_like(tone)
     share, slope, offset = (scene.fit(plane) for plane in (where * np.float32(amount), slope, offset))
 
     def change(picture: Floats, band: Band) -> Floats:
