@@ -26,6 +26,12 @@ def photo(name, side=200):
         return np.asarray(image.convert("RGB"))
 
 
+def real_photo(name, side):
+    with Image.open(ROOT / "generation" / "tests" / "photos" / f"{name}.jpg") as image:
+        image.thumbnail((side, side))
+        return np.asarray(image.convert("RGB"))
+
+
 def recipe(*ops):
     return {"version": 1, "steps": [{"op": op} if isinstance(op, str) else op for op in ops]}
 
@@ -48,14 +54,17 @@ def test_recipe_is_valid_and_its_strength_rises_from_the_photo_to_the_look(slug)
 
 
 def test_no_two_looks_are_alike():
-    sources = [photo(name, 128) for name in ("portrait", "landscape", "coffee")]
+    sources = [
+        real_photo(name, 160) for name in ("portrait-light", "group", "landscape", "city-night", "food", "forest")
+    ]
 
     def lab(picture):
         return cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
 
-    looks = {
-        slug: [lab(render(source, entry["recipe"], seed=1)) for source in sources] for slug, entry in CATALOGUE.items()
-    } | {"photo": [lab(source) for source in sources]}
+    looks = {"photo": [lab(source) for source in sources]}
+    for slug, entry in CATALOGUE.items():
+        strength = recipes.blend(entry["recipe"], entry["strength"])
+        looks[slug] = [lab(render(source, entry["recipe"], strength=strength, seed=1)) for source in sources]
     close = []
     for one, other in itertools.combinations(looks, 2):
         apart = [np.linalg.norm(a - b, axis=2).mean() for a, b in zip(looks[one], looks[other], strict=True)]
