@@ -42,7 +42,6 @@ log = structlog.get_logger("generation")
 SAMPLES = {"portrait": "Portrait", "landscape": "Landscape", "coffee": "Coffee"}
 SHORTEST_SIDE, LONGEST_SIDE = 64, 12_000
 THUMBNAIL_SIDE = 480
-PREVIEW_SIDE = 320
 CONTENT_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 FORMATS = {content_type: image_format for image_format, content_type in CONTENT_TYPES.items()}
 EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
@@ -154,19 +153,10 @@ def download(run: Run, content_type: str) -> bytes:
     return ingest.encode(image, image_format, **provenance.save_options(image_format, run.source_type))
 
 
-def preview_sample() -> bytes:
-    """Return the sample that presets are shown on, at the size of a card."""
-    image = ingest.decode(
-        Upload.sample("portrait").data, ingest.Limits(settings.MAX_PHOTO_PIXELS), max_side=PREVIEW_SIDE
-    )
-    return ingest.encode(image, "PNG")
-
-
-def store_preview(name: str, data: bytes) -> None:
-    image = ingest.decode(data, ingest.Limits(settings.MAX_PHOTO_PIXELS))
+def store_preview(name: str, sketch: Image.Image) -> None:
     marked = provenance.save_options("WEBP", provenance.ALGORITHMICALLY_ENHANCED)
     with _all_or_nothing() as save:
-        save(name, ingest.encode(image, "WEBP", quality=80, **marked))
+        save(name, ingest.encode(sketch, "WEBP", quality=80, **marked))
 
 
 def read(file: FieldFile) -> bytes:

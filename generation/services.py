@@ -22,6 +22,7 @@ from django.utils import timezone
 
 from accounts.models import Profile
 from generation import photos, queue
+from generation.engine.recipes import Look
 from generation.exceptions import (
     GenerationError,
     IdempotencyKeyReused,
@@ -34,7 +35,7 @@ from generation.exceptions import (
 )
 from generation.models import MAX_SEED, IdempotencyKey, Photo, Preset, Run
 from generation.modes import Mode
-from generation.providers import default_provider, get_image_provider
+from generation.providers import default_provider, get_image_provider, get_sketcher
 from generation.providers.base import TransformRequest
 from notifications.models import Notification
 from notifications.services import notify
@@ -391,13 +392,7 @@ def preset_preview(preset: Preset) -> str:
     name = f"previews/{_fingerprint(preset.recipe, preset.strength)[:32]}.webp"
     with _one_preview_at_a_time:
         if not default_storage.exists(name):
-            request = TransformRequest(
-                photo=photos.preview_sample(),
-                prompt=preset.prompt,
-                negative_prompt=preset.negative_prompt,
-                strength=preset.strength,
-                seed=preset.default_seed or 1,
-                recipe=preset.recipe,
-            )
-            photos.store_preview(name, get_image_provider("embedded").transform(request).data)
+            look = Look(preset.recipe, preset.strength, preset.default_seed or 1)
+            (sketch,) = get_sketcher()(photos.Upload.sample("portrait").data, [look])
+            photos.store_preview(name, sketch)
     return name

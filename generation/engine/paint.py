@@ -268,7 +268,7 @@ def _canvas(scene: Scene) -> Floats:
     height, width = picture.shape[:2]
     if not 64 <= max(height, width) < _CANVAS:
         return picture
-    factor = _CANVAS / max(height, width)
+    factor = min(2.0, _CANVAS / max(height, width))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     return np.asarray(np.clip(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), 0, 1), np.float32)
 

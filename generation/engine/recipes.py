@@ -280,6 +280,15 @@ def problems(recipe: object) -> list[str]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A recipe, how strongly to show it (0..1, as presets say it), and the seed of its chance."""
+
+    recipe: Mapping[str, Any]
+    strength: float
+    seed: int = 1
+
+
 def blend(recipe: Mapping[str, Any], strength: float) -> float:
     """Turn a preset's strength (0..1) into how much of the full look to show (0..1)."""
     return min(1.0, max(0.0, strength / float(recipe.get("full_at", 1.0))))

@@ -5,17 +5,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from django.core.management.base import BaseCommand, CommandError
 from PIL import Image, ImageDraw, ImageFont
 
 from generation import provenance
-from generation.engine import ingest, recipes
-from generation.engine.render import render
+from generation.engine import ingest
+from generation.engine.recipes import Look
+from generation.engine.sketch import sketches
 from generation.models import Preset
 from generation.modes import Mode
 
 MARGIN, LABEL = 4, 18
+PHOTO = Look({"steps": []}, 0)  # the look that leaves a photo as it is
 
 
 class Command(BaseCommand):
@@ -34,38 +35,39 @@ class Command(BaseCommand):
             presets = presets.filter(slug__in=options["preset"])
         if not presets:
             raise CommandError("There is no such active preset.")
-        sources = [_decoded(path, side) for path in photos]
+        looks = [Look(preset.recipe, preset.strength, preset.default_seed or 1) for preset in presets]
+        pictures = [_pictures(path, [PHOTO, *looks], side) for path in photos]
         output.mkdir(parents=True, exist_ok=True)
-        for group, members in groupby(presets, lambda p: p.category if p.mode == Mode.PRESET else p.mode):
-            rows = [("", sources)]
-            for preset in members:
-                strength = recipes.blend(preset.recipe, preset.strength)
-                seed = preset.default_seed or 1
-                looks = [render(source, preset.recipe, strength=strength, seed=seed) for source in sources]
-                rows.append((preset.name, looks))
+        for group, members in groupby(enumerate(presets, start=1), lambda numbered: _group(numbered[1])):
+            rows = [("the photos", [shown[0] for shown in pictures])]
+            rows += [(preset.name, [shown[number] for shown in pictures]) for number, preset in members]
             path = output / f"{group}.webp"
             marked = provenance.save_options("WEBP", provenance.ALGORITHMICALLY_ENHANCED)
-            path.write_bytes(ingest.encode(_sheet(rows, cell), "WEBP", quality=80, **marked))
+            path.write_bytes(ingest.encode(_sheet(rows, cell), "WEBP", quality=70, **marked))
             self.stdout.write(str(path))
 
 
-def _decoded(path: Path, side: int) -> np.ndarray:
+def _group(preset: Preset) -> str:
+    return preset.category if preset.mode == Mode.PRESET else preset.mode
+
+
+def _pictures(path: Path, looks: list[Look], side: int) -> list[Image.Image]:
     try:
-        return np.asarray(ingest.decode(path.read_bytes(), ingest.Limits(), max_side=side).convert("RGB"))
+        return sketches(path.read_bytes(), looks, side=side)
     except (OSError, ingest.Refused) as error:
         raise CommandError(f"{path} is not a photo that can be read: {error!r}") from error
 
 
-def _sheet(rows: list[tuple[str, list[np.ndarray]]], cell: int) -> Image.Image:
+def _sheet(rows: list[tuple[str, list[Image.Image]]], cell: int) -> Image.Image:
     """Lay rows of pictures out, each row under its name."""
     font = ImageFont.load_default(LABEL - 5)
     columns = len(rows[0][1])
     pieces = []
     for name, pictures in rows:
-        cells = [ingest.thumbnail(Image.fromarray(picture), cell) for picture in pictures]
+        cells = [ingest.thumbnail(picture, cell) for picture in pictures]
         height = max(image.height for image in cells)
         row = Image.new("RGB", (columns * (cell + MARGIN) + MARGIN, height + LABEL + MARGIN), "#202020")
-        ImageDraw.Draw(row).text((MARGIN, 1), name or "the photos", "#e8e8e8", font)
+        ImageDraw.Draw(row).text((MARGIN, 1), name, "#e8e8e8", font)
         for column, image in enumerate(cells):
             left = MARGIN + column * (cell + MARGIN) + (cell - image.width) // 2
             row.paste(image, (left, LABEL + (height - image.height) // 2))
