@@ -5,9 +5,10 @@ pass. Memory is the picture, the result and a few bands, however many steps ther
 """
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import cv2
@@ -46,12 +47,12 @@ def render(
     *,
     strength: float = 1.0,
     seed: int = 0,
-    threads: int = 2,
+    parallel: bool = True,
 ) -> NDArray[np.uint8]:
     """Change a picture by a valid recipe.
 
     Takes and gives H×W×3 uint8 sRGB of the same size. Strength 0 gives the same bytes, 1 the full look, between them
-    a straight mixture. The same seed gives the same bytes, whatever the number of threads and wherever in memory the
+    a straight mixture. The same seed gives the same bytes, `parallel` (on all cores) or not and wherever in memory the
     picture lies; another kind of processor may round otherwise.
     """
     height, width = rgb.shape[:2]
@@ -70,7 +71,7 @@ def render(
     if scale == 1:
         full = _mixture(source, scene.pixels, strength)
     else:
-        full = _in_bands(source, steps, scale, strength, threads)
+        full = _in_bands(source, steps, scale, strength, parallel)
     return full if full.shape == rgb.shape else full[:height, :width].copy()
 
 
@@ -113,7 +114,7 @@ def _prepare(scene: Scene, steps: list[Mapping[str, Any]], seed: int) -> list["_
 _Prepared = tuple[Change, float]
 
 
-def _in_bands(source: Bytes, steps: list[_Prepared], scale: int, strength: float, threads: int) -> Bytes:
+def _in_bands(source: Bytes, steps: list[_Prepared], scale: int, strength: float, parallel: bool) -> Bytes:
     height, width = source.shape[:2]
     # Filters of small radius have a least size in pixels: six more cover it.
     halo = sum(math.ceil(reach * max(height, width)) + 6 for _, reach in steps if reach)
@@ -129,9 +130,19 @@ def _in_bands(source: Bytes, steps: list[_Prepared], scale: int, strength: float
             pixels = change(pixels, band)
         out[top:bottom] = _mixture(source[top:bottom], pixels[top - first : bottom - first], strength)
 
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        list(pool.map(work, range(0, height, rows)))
+    tops = range(0, height, rows)
+    # One pool for all renders of the process: with pools of their own, many at once would only get in each other's way.
+    list(_pool().map(work, tops) if parallel else map(work, tops))
     return out
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="bands")
+
+
+# A forked process has none of the threads of its parent.
+os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _mixture(source: Bytes, pixels: Floats | Bytes, strength: float) -> Bytes:

@@ -22,7 +22,7 @@ def sketches(photo: bytes, looks: Sequence[Look], *, side: int = SIDE, threads: 
 
     def sketch(look: Look) -> Image.Image:
         return Image.fromarray(
-            render(pixels, look.recipe, strength=blend(look.recipe, look.strength), seed=look.seed, threads=1)
+            render(pixels, look.recipe, strength=blend(look.recipe, look.strength), seed=look.seed, parallel=False)
         )
 
     with ThreadPoolExecutor(threads) as pool:

@@ -81,15 +81,15 @@ def test_black_and_white_is_without_colour_at_its_own_strength(slug):
 
 
 @pytest.mark.parametrize("slug", CATALOGUE)
-def test_same_seed_gives_the_same_bytes_wherever_the_picture_lies_and_with_any_number_of_threads(slug):
+def test_same_seed_gives_the_same_bytes_wherever_the_picture_lies_and_in_parallel_or_not(slug):
     source = photo("landscape", 900)
     look = CATALOGUE[slug]["recipe"]
-    once = render(source, look, seed=5, threads=1)
+    once = render(source, look, seed=5, parallel=False)
     room = np.empty(source.size + 64, np.uint8)
-    for shift, threads in ((0, 2), (1, 1), (7, 3), (33, 2)):
+    for shift, parallel in ((0, True), (1, False), (7, True), (33, True)):
         elsewhere = room[shift : shift + source.size].reshape(source.shape)
         elsewhere[:] = source
-        assert np.array_equal(once, render(elsewhere, look, seed=5, threads=threads)), shift
+        assert np.array_equal(once, render(elsewhere, look, seed=5, parallel=parallel)), shift
 
 
 def test_opencv_rounds_alike_wherever_in_memory_its_answer_goes():
