@@ -91,8 +91,9 @@ def decode(data: bytes, limits: Limits, *, max_side: int | None = None) -> Image
             image.load()
             pixels = _averageable(image)
             if max_side:
-                # First of all, so that turning and converting have fewer pixels to do.
-                pixels.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+                # First of all, so that turning and converting have fewer pixels to do. Hamming is as sharp as bicubic
+                # when shrinking, in half of the time of Lanczos.
+                pixels.thumbnail((max_side, max_side), Image.Resampling.HAMMING, reducing_gap=3.0)
             pixels = _to_srgb(ImageOps.exif_transpose(pixels))
         except BROKEN as error:
             raise BadImage from error
