@@ -7,7 +7,7 @@ UV := uv==0.13.9
 # Without a SECRET_KEY of its own this is somebody's own machine.
 DEV := $(if $(SECRET_KEY),,DEBUG=$${DEBUG:-1})
 
-.PHONY: run test lint fmt lock
+.PHONY: run test lint fmt bench lock
 run: $(VENV)/.run .stefna/secret
 	@$(DEV) $(BIN)/python manage.py prepare
 	@echo "Stefna is at http://127.0.0.1:$(PORT)"
@@ -23,6 +23,9 @@ lint: $(VENV)/.dev
 	SECRET_KEY=lint $(BIN)/mypy .
 	SECRET_KEY=lint DEBUG=1 $(BIN)/python manage.py check --fail-level WARNING
 	SECRET_KEY=lint DEBUG=1 $(BIN)/python manage.py makemigrations --check --dry-run
+
+bench: $(VENV)/.dev
+	SECRET_KEY=bench $(BIN)/python -m benchmarks.engine
 
 fmt: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
