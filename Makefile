@@ -7,11 +7,22 @@ UV := uv==0.13.9
 # Without a SECRET_KEY of its own this is somebody's own machine.
 DEV := $(if $(SECRET_KEY),,DEBUG=$${DEBUG:-1})
 
-.PHONY: run test lint fmt bench lock
+.PHONY: run serve worker beat test lint fmt bench lock
 run: $(VENV)/.run .stefna/secret
 	@$(DEV) $(BIN)/python manage.py prepare
 	@echo "Stefna is at http://127.0.0.1:$(PORT)"
 	@$(DEV) exec $(BIN)/python manage.py runserver 127.0.0.1:$(PORT)
+
+# Production shape: SECRET_KEY and what else .env.example names come from the environment or from .env.
+serve: $(VENV)/.run
+	@$(BIN)/python manage.py prepare
+	@exec $(BIN)/gunicorn stefna.wsgi
+
+worker: $(VENV)/.run
+	@exec $(BIN)/celery -A stefna worker --pool threads --concurrency $${WORKER_THREADS:-64} --loglevel WARNING --without-gossip --without-mingle
+
+beat: $(VENV)/.run
+	@exec $(BIN)/celery -A stefna beat --loglevel WARNING
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 $(ARGS)

@@ -19,7 +19,17 @@ GenerationError                 somebody can act on it: `code` is stored and tes
 ├── StorageUnavailable          transient
 ├── InternalError               a bug of ours
 └── ProviderError               the picture could not be made
-    ├── UpstreamUnavailable
+    ├── CircuitsOpen            transient: every endpoint is being skipped
+    ├── UpstreamUnavailable     it could not be reached, or broke down
+    ├── UpstreamTimeout         it did not answer, and may have made (and billed) the picture
+    ├── UpstreamRateLimited     transient where it said when to come back
+    ├── UpstreamAuth            our key is wrong: the owner must act
+    ├── UpstreamCredits         our credits are used up: the owner must act
+    ├── UpstreamRejected        it does not take this request
+    ├── UpstreamMalformed       its answer makes no sense
+    ├── UpstreamEmpty           its answer has no picture
+    ├── ContentFiltered         its safety filter hid the picture
+    ├── ResultUnavailable       the picture was made and cannot be fetched
     └── ResultInvalid
 """
 
@@ -32,10 +42,12 @@ class GenerationError(Exception):
     message = "This did not work."
     retryable = False
     transient = False
+    possible_cost = False
 
-    def __init__(self, message: str = "", *, detail: str = "") -> None:
+    def __init__(self, message: str = "", *, detail: str = "", retry_after: float | None = None) -> None:
         self.message = message or self.message
         self.detail = detail
+        self.retry_after = retry_after
         super().__init__(self.message)
 
 
@@ -139,10 +151,67 @@ class ProviderError(GenerationError):
     retryable = True
 
 
+class CircuitsOpen(ProviderError):
+    code = "upstream_unavailable"
+    message = "The picture service is not available at the moment. Your picture waits until it is back."
+    transient = True
+
+
 class UpstreamUnavailable(ProviderError):
     code = "upstream_unavailable"
-    message = "The picture service did not answer."
-    transient = True
+    message = "The picture service is not available at the moment."
+
+
+class UpstreamTimeout(ProviderError):
+    code = "upstream_timeout"
+    message = "The picture service took too long to answer."
+    possible_cost = True
+
+
+class UpstreamRateLimited(ProviderError):
+    code = "upstream_rate_limited"
+    message = "The picture service has too much to do at the moment."
+
+    def __init__(self, message: str = "", *, detail: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, detail=detail, retry_after=retry_after)
+        self.transient = retry_after is not None
+
+
+class UpstreamAuth(ProviderError):
+    code = "upstream_auth"
+    message = "The picture service is unavailable. We have been told and are looking into it."
+
+
+class UpstreamCredits(ProviderError):
+    code = "upstream_credits"
+    message = "The picture service is unavailable. We have been told and are looking into it."
+
+
+class UpstreamRejected(ProviderError):
+    code = "upstream_rejected"
+    message = "The picture service does not accept this photo with this look. Please try another look."
+    retryable = False
+
+
+class UpstreamMalformed(ProviderError):
+    code = "upstream_malformed"
+    message = "The picture service gave an answer that we do not understand."
+
+
+class UpstreamEmpty(ProviderError):
+    code = "upstream_empty"
+    message = "The picture service answered without a picture."
+
+
+class ContentFiltered(ProviderError):
+    code = "content_filtered"
+    message = "The safety filter of the picture service hid this picture. Please try another photo or look."
+    retryable = False
+
+
+class ResultUnavailable(ProviderError):
+    code = "result_unavailable"
+    message = "The picture was made, but it could not be fetched."
 
 
 class ResultInvalid(ProviderError):

@@ -147,6 +147,8 @@ class Photo(models.Model):
     bytes = models.PositiveIntegerField()
     content_type = models.CharField(max_length=20)
     created_at = models.DateTimeField(auto_now_add=True)
+    # Known only to who has just stored it; a photo that was there already cost no upload.
+    upload_ms: int | None = None
 
     objects = PhotoQuerySet.as_manager()
 
@@ -175,6 +177,11 @@ class RunQuerySet(models.QuerySet["Run"]):
         return self.filter(Q(run_after=None) | Q(run_after__lte=Now()), status=Run.Status.QUEUED).order_by(
             "created_at", "id"
         )
+
+    def renew_leases(self, worker: str) -> int:
+        """Keep all that a worker holds for another while, by the database's clock."""
+        until = database_time(timedelta(seconds=settings.RUN_LEASE_SECONDS))
+        return self.filter(status=Run.Status.RUNNING, worker=worker).update(leased_until=until)
 
     def lost(self) -> RunQuerySet:
         """Running runs whose worker stopped renewing its lease."""
@@ -253,7 +260,17 @@ class Run(models.Model):
     seed = models.PositiveIntegerField()
     recipe = models.JSONField(null=True, blank=True)
     provider = models.CharField(max_length=20)
+    model = models.CharField(max_length=80, blank=True)
+    steps = models.PositiveIntegerField(null=True, blank=True)
+    guidance = models.FloatField(null=True, blank=True)
     fingerprint = models.CharField(max_length=64)
+
+    # What the service said. Written before the picture is fetched, so that nobody pays for it twice.
+    result_url = models.TextField(blank=True, help_text="Where the service keeps the picture until we have it.")
+    endpoint = models.CharField(max_length=100, blank=True)
+    upstream_request_id = models.CharField(max_length=100, blank=True)
+    upstream_seed = models.PositiveBigIntegerField(null=True, blank=True)
+    possible_cost = models.PositiveIntegerField(default=0, help_text="Calls that were sent and never answered.")
 
     # What came out.
     result = models.FileField(max_length=200, blank=True)
@@ -347,14 +364,12 @@ class Run(models.Model):
     def _mine(self) -> RunQuerySet:
         return Run.objects.filter(pk=self.pk, status=self.Status.RUNNING, attempts=self.attempts)
 
-    def enter(self, phase: Phase, **timings: int) -> bool:
+    def enter(self, phase: Phase, **facts: Any) -> bool:
         """Say how far this attempt is; False when the run is no longer this worker's."""
         self.phase = phase
-        return bool(self._mine().update(phase=phase, **timings))
-
-    def renew_lease(self) -> bool:
-        until = database_time(timedelta(seconds=settings.RUN_LEASE_SECONDS))
-        return bool(self._mine().update(leased_until=until))
+        for name, value in facts.items():
+            setattr(self, name, value)
+        return bool(self._mine().update(phase=phase, **facts))
 
     def succeed(self, **result: Any) -> bool:
         return bool(
@@ -363,7 +378,7 @@ class Run(models.Model):
             .update(status=self.Status.SUCCEEDED, error_code="", error_message="", **self._ending(), **result)
         )
 
-    def fail(self, *, code: str, message: str, retryable: bool = True) -> bool:
+    def fail(self, *, code: str, message: str, retryable: bool = True, possible_cost: bool = False) -> bool:
         return bool(
             Run.objects.filter(pk=self.pk, status=self.status, attempts=self.attempts, cancel_requested_at=None)
             .filter(status__in=self.ACTIVE)
@@ -372,22 +387,31 @@ class Run(models.Model):
                 error_code=code,
                 error_message=message[:200],
                 error_retryable=retryable,
+                possible_cost=F("possible_cost") + int(possible_cost),
                 **self._ending(),
             )
         )
 
-    def requeue(self, *, code: str = "", after: timedelta = timedelta(), crashed: bool = False) -> bool:
-        """Hand the run back to the queue, to be tried again after a while."""
+    def requeue(
+        self, *, code: str = "", message: str = "", after: timedelta = timedelta(), crashed: bool = False
+    ) -> bool:
+        """Hand the run back to the queue, to be tried again after a while.
+
+        A picture that the service has already made needs only to be fetched and stored, and the page goes on saying so.
+        """
+        unanswered = self.phase == self.Phase.GENERATING and not self.result_url and self.provider != "embedded"
         return bool(
             self._mine()
             .filter(cancel_requested_at=None)
             .update(
                 status=self.Status.QUEUED,
-                phase=self.Phase.QUEUED,
+                phase=self.Phase.STORING if self.result_url else self.Phase.QUEUED,
                 error_code=code,
+                error_message=message[:200],
                 leased_until=None,
                 worker="",
                 crashes=F("crashes") + int(crashed),
+                possible_cost=F("possible_cost") + int(unanswered and (crashed or code == "worker_stopped")),
                 run_after=database_time(after) if after else None,
             )
         )
@@ -409,6 +433,7 @@ class Run(models.Model):
         now = timezone.now()
         return {
             "phase": self.Phase.DONE,
+            "result_url": "",
             "leased_until": None,
             "run_after": None,
             "finished_at": now,

@@ -6,9 +6,11 @@ The pixels are worked on in engine/ingest.py; here are the rules and the storage
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -91,7 +93,6 @@ def accept(user: User, upload: Upload) -> Photo:
     if known:
         return known
 
-    log.info("upload_started", bytes=len(upload.data))
     image = _decode(upload.data)
     image_format = "JPEG" if image.mode == "RGB" else "PNG"
     data = ingest.encode(image, image_format)
@@ -105,9 +106,11 @@ def accept(user: User, upload: Upload) -> Photo:
         content_type=CONTENT_TYPES[image_format],
     )
     extension = EXTENSIONS[photo.content_type]
+    started = time.monotonic()
     with _all_or_nothing() as save:
-        photo.file = save(random_path("photos", extension), data)
-        photo.thumbnail = save(random_path("photos", "jpg"), _thumbnail(image))
+        photo.file = save(random_path("photos", extension), data, image)
+        photo.thumbnail = save(random_path("photos", "jpg"), *_thumbnail(image))
+        photo.upload_ms = round((time.monotonic() - started) * 1000)
         try:
             with transaction.atomic():
                 photo.save(force_insert=True)
@@ -115,7 +118,6 @@ def accept(user: User, upload: Upload) -> Photo:
             # The same bytes came twice at once; the other request's copy stays.
             delete_files(photo.file.name, photo.thumbnail.name)
             return Photo.objects.get(user=user, sha256=upload.sha256)
-    log.info("upload_succeeded", bytes=photo.bytes, width=photo.width, height=photo.height)
     return photo
 
 
@@ -127,8 +129,11 @@ def max_megabytes() -> int:
     return settings.MAX_PHOTO_BYTES // 10**6
 
 
-def accept_result(data: bytes, source_type: str) -> Stored:
-    """Check, mark and store what a provider made. Raise ResultInvalid or StorageUnavailable."""
+def accept_result(data: bytes, source_type: str, *, name: str) -> Stored:
+    """Check, mark and store what a provider made. Raise ResultInvalid or StorageUnavailable.
+
+    `name` is the attempt's: what is stored twice replaces itself, and no other attempt's picture.
+    """
     limits = ingest.Limits(pixels=settings.MAX_PHOTO_PIXELS)
     try:
         image = ingest.decode(data, limits)
@@ -138,9 +143,9 @@ def accept_result(data: bytes, source_type: str) -> Stored:
     content_type = CONTENT_TYPES[image_format]
     marked = ingest.encode(image, image_format, **provenance.save_options(image_format, source_type))
     with _all_or_nothing() as save:
-        name = save(random_path("results", EXTENSIONS[content_type]), marked)
-        thumbnail = save(random_path("results", "jpg"), _thumbnail(image, source_type))
-    return Stored(name, thumbnail, image.width, image.height, len(marked), content_type, source_type)
+        result = save(f"results/{name[:2]}/{name}.{EXTENSIONS[content_type]}", marked, image)
+        thumbnail = save(f"results/{name[:2]}/{name}-thumbnail.jpg", *_thumbnail(image, source_type))
+    return Stored(result, thumbnail, image.width, image.height, len(marked), content_type, source_type)
 
 
 def download(run: Run, content_type: str) -> bytes:
@@ -153,10 +158,10 @@ def download(run: Run, content_type: str) -> bytes:
     return ingest.encode(image, image_format, **provenance.save_options(image_format, run.source_type))
 
 
-def store_preview(name: str, sketch: Image.Image) -> None:
+def sketch_file(sketch: Image.Image) -> bytes:
+    """Return a sketch as a marked WebP."""
     marked = provenance.save_options("WEBP", provenance.ALGORITHMICALLY_ENHANCED)
-    with _all_or_nothing() as save:
-        save(name, ingest.encode(sketch, "WEBP", quality=80, **marked))
+    return ingest.encode(sketch, "WEBP", quality=80, **marked)
 
 
 def read(file: FieldFile) -> bytes:
@@ -167,6 +172,18 @@ def read(file: FieldFile) -> bytes:
             return data
     except OSError as error:
         raise StorageUnavailable(detail=repr(error)) from error
+
+
+def stored_before(folder: str, when: datetime) -> Iterator[str]:
+    """Yield the names of stored pictures of a folder that are older than a time."""
+    if hasattr(default_storage, "stored_before"):
+        yield from default_storage.stored_before(folder, when)
+        return
+    for subfolder in default_storage.listdir(folder)[0] if default_storage.exists(folder) else ():
+        for file in default_storage.listdir(f"{folder}/{subfolder}")[1]:
+            name = f"{folder}/{subfolder}/{file}"
+            if default_storage.get_modified_time(name) < when:
+                yield name
 
 
 def delete_files(*names: str | None) -> None:
@@ -193,26 +210,39 @@ def _decode(data: bytes) -> Image.Image:
         raise PhotoInvalid(detail=repr(error.__cause__)) from error
 
 
-def _thumbnail(image: Image.Image, source_type: str = "") -> bytes:
+def _thumbnail(image: Image.Image, source_type: str = "") -> tuple[bytes, Image.Image]:
     options = provenance.save_options("JPEG", source_type) if source_type else {}
-    return ingest.encode(ingest.thumbnail(image, THUMBNAIL_SIDE), "JPEG", quality=82, **options)
+    small = ingest.thumbnail(image, THUMBNAIL_SIDE)
+    return ingest.encode(small, "JPEG", quality=82, **options), small
 
 
 @contextmanager
-def _all_or_nothing() -> Iterator[Callable[[str, bytes], str]]:
-    """Save several files; when one fails, none stays, not even one that was only begun."""
+def _all_or_nothing() -> Iterator[Callable[[str, bytes, Image.Image], str]]:
+    """Save several pictures; when one fails, none stays, not even one that was only begun."""
     names: list[str] = []
 
-    def save(name: str, data: bytes) -> str:
+    def save(name: str, data: bytes, image: Image.Image) -> str:
+        started = time.monotonic()
+        facts = {"public_id": name, "bytes": len(data), "width": image.width, "height": image.height}
+        log.info("upload_started", **facts)
         names.append(name)
-        return default_storage.save(name, ContentFile(data))
+        try:
+            stored: str = default_storage.save(name, ContentFile(data))
+        except OSError as error:
+            log.error("upload_failed", **facts, code=type(error).__name__, duration_ms=_since(started))
+            raise
+        log.info("upload_succeeded", **facts, duration_ms=_since(started))
+        return stored
 
     try:
         yield save
     except OSError as error:
         delete_files(*names)
-        log.error("storage_failed", exc_info=True)
-        raise StorageUnavailable(detail=repr(error)) from error
+        raise StorageUnavailable(detail=type(error).__name__) from error
     except BaseException:
         delete_files(*names)
         raise
+
+
+def _since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)

@@ -6,16 +6,16 @@ import uuid
 from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
-from django.core.files.storage import default_storage
+from django.core.files.storage import FileSystemStorage, default_storage
 from django.core.signing import BadSignature, TimestampSigner
 from django.db.models.fields.files import FieldFile
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
 from django.utils.text import slugify
 from django.views.decorators.http import require_GET
 
 from generation import photos, services
-from generation.exceptions import GenerationError
 from generation.models import Photo, Preset, Run
 
 SIGNATURE_SECONDS = 3600
@@ -44,14 +44,14 @@ def _visible(rows: Any, request: HttpRequest) -> Any:
 
 @login_not_required
 @require_GET
-def photo(request: HttpRequest, pk: uuid.UUID, size: str) -> FileResponse:
+def photo(request: HttpRequest, pk: uuid.UUID, size: str) -> HttpResponseBase:
     found = get_object_or_404(_visible(Photo.objects, request), pk=pk)
     return _file(found.thumbnail, "image/jpeg") if size == "thumbnail" else _file(found.file, found.content_type)
 
 
 @login_not_required
 @require_GET
-def result(request: HttpRequest, pk: uuid.UUID, size: str) -> FileResponse:
+def result(request: HttpRequest, pk: uuid.UUID, size: str) -> HttpResponseBase:
     found = get_object_or_404(_visible(Run.objects, request), pk=pk)
     return _file(found.thumbnail, "image/jpeg") if size == "thumbnail" else _file(found.result, found.content_type)
 
@@ -80,25 +80,25 @@ def download(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 
 @login_not_required
 @require_GET
-def preview(request: HttpRequest, slug: str) -> FileResponse:
-    """Show what a preset does to the sample portrait; made once for each recipe and kept."""
+def preview(request: HttpRequest, slug: str) -> HttpResponse:
+    """Show what a preset does to the sample portrait."""
     preset = get_object_or_404(Preset.objects.active(), slug=slug)
-    try:
-        name = services.preset_preview(preset)
-    except GenerationError as error:
-        raise Http404 from error
-    response = FileResponse(default_storage.open(name, "rb"), content_type="image/webp")
+    response = HttpResponse(services.preset_preview(preset), "image/webp")
     response["Cache-Control"] = "public, max-age=86400"
     return response
 
 
-def _file(file: FieldFile, content_type: str) -> FileResponse:
-    """Send stored bytes. They never change under their name, so the browser may keep them."""
+def _file(file: FieldFile, content_type: str) -> HttpResponseBase:
+    """Send stored bytes, or send the reader to where they are. They never change under their name."""
     if not file:
         raise Http404
-    try:
-        response = FileResponse(file.open("rb"), content_type=content_type)
-    except FileNotFoundError as error:
-        raise Http404 from error
+    response: HttpResponseBase
+    if isinstance(default_storage, FileSystemStorage):
+        try:
+            response = FileResponse(file.open("rb"), content_type=content_type)
+        except FileNotFoundError as error:
+            raise Http404 from error
+    else:
+        response = HttpResponseRedirect(file.url)
     response["Cache-Control"] = "private, max-age=86400"
     return response

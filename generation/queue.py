@@ -1,6 +1,19 @@
 """Waking whoever works on runs. What there is to do is in the rows; this only says that one has been written."""
 
 import threading
+import uuid
+from collections.abc import Iterable
+from datetime import timedelta
+
+import structlog
+from celery import current_app
+from django.conf import settings
+from kombu.exceptions import OperationalError
+
+log = structlog.get_logger("generation")
+
+PROCESS = "generation.process"
+TEND = "generation.tend"
 
 
 class Bell:
@@ -24,6 +37,18 @@ class Bell:
 bell = Bell()
 
 
-def wake() -> None:
-    """Tell the workers of this process that a run is due; others find it at their next look."""
-    bell.ring()
+def wake(run_ids: Iterable[uuid.UUID] = (), *, after: timedelta = timedelta()) -> None:
+    """Tell a worker that these runs are due, now or after a while.
+
+    With a queue engine a message goes out for each; without one, the threads of this process look for themselves. A
+    message that is lost, or cannot be sent, costs time only: `tend` sends it again.
+    """
+    if not settings.CELERY_BROKER_URL:
+        bell.ring()
+        return
+    for run_id in run_ids:
+        try:
+            current_app.send_task(PROCESS, [str(run_id)], countdown=after.total_seconds() or None, retry=False)
+        except (OperationalError, OSError):
+            log.warning("queue_unreachable", run_id=str(run_id), exc_info=True)
+            return

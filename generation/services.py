@@ -12,12 +12,12 @@ import uuid
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 from django.conf import settings
-from django.core.files.storage import default_storage
-from django.db import transaction
+from django.core.cache import cache
+from django.db import InterfaceError, OperationalError, connections, transaction
 from django.utils import timezone
 
 from accounts.models import Profile
@@ -36,7 +36,7 @@ from generation.exceptions import (
 from generation.models import MAX_SEED, IdempotencyKey, Photo, Preset, Run
 from generation.modes import Mode
 from generation.providers import default_provider, get_image_provider, get_sketcher
-from generation.providers.base import TransformRequest
+from generation.providers.base import ImageProvider, TransformRequest, UpstreamAnswer
 from notifications.models import Notification
 from notifications.services import notify
 
@@ -44,9 +44,12 @@ if TYPE_CHECKING:
     from accounts.models import User
 
 log = structlog.get_logger("generation")
+T = TypeVar("T")
 
 MAX_CRASHES = 3
+DATABASE_CAP_SECONDS = 30
 RETRY_CAP_SECONDS = 30
+PREVIEW_SECONDS = 30 * 24 * 3600
 
 
 # -- Asking for runs ---------------------------------------------------------------------------------------
@@ -96,7 +99,7 @@ def retry_run(run: Run) -> Run:
     """Make a new run from a failed or cancelled one's photo and snapshot; trying twice gives the same new run."""
     copied = (
         "user_id photo_id mode batch preset_id preset_slug preset_name preset_tag prompt negative_prompt"
-        " strength seed recipe provider fingerprint"
+        " strength seed recipe provider model steps guidance fingerprint"
     )
     with transaction.atomic():
         Profile.objects.lock(run.user_id)
@@ -136,10 +139,12 @@ def _draft(
         seed=seed or preset.default_seed or random.randint(1, MAX_SEED),  # noqa: S311
         recipe=preset.recipe,
         provider=default_provider(),
+        upload_ms=photo.upload_ms,
     )
-    run.fingerprint = _fingerprint(
-        photo.sha256, run.provider, run.prompt, run.negative_prompt, run.strength, run.seed, run.recipe
-    )
+    if run.provider == "aiml":
+        run.model, run.steps, run.guidance = settings.AIML_MODEL, settings.AIML_STEPS, settings.AIML_GUIDANCE
+    made_from = (run.provider, run.model, run.steps, run.guidance, run.prompt, run.negative_prompt, run.recipe)
+    run.fingerprint = _fingerprint(photo.sha256, run.strength, run.seed, *made_from)
     return run
 
 
@@ -160,7 +165,8 @@ def _accept(user: User, runs: list[Run], *, key: str, request: str, fresh: bool 
             log.info("run_accepted", run_id=str(run.pk), preset_id=run.preset_slug, cached=run.cached)
             if run.cached:
                 _tell(run)
-        transaction.on_commit(queue.wake)
+        due = [run.pk for run in runs if run.status == Run.Status.QUEUED]
+        transaction.on_commit(lambda: queue.wake(due))
     return runs
 
 
@@ -236,26 +242,25 @@ def _attempt(run: Run) -> None:
     started = time.monotonic()
     if run.attempts == 1 and run.started_at:
         run.queue_ms = _milliseconds((run.started_at - run.created_at).total_seconds())
-    request = TransformRequest(
-        photo=photos.read(run.photo.file),
-        prompt=run.prompt,
-        negative_prompt=run.negative_prompt,
-        strength=run.strength,
-        seed=run.seed,
-        recipe=run.recipe,
-    )
-    if not run.enter(Run.Phase.GENERATING, queue_ms=run.queue_ms or 0):
+    provider = get_image_provider(run.provider)
+    request = _transform_request(run, provider)
+    if not run.enter(Run.Phase.STORING if request.answer else Run.Phase.GENERATING, queue_ms=run.queue_ms):
         return
     calling = time.monotonic()
-    made = get_image_provider(run.provider).transform(request)
+    release_connections()
+    made = provider.transform(request)
     model_ms = _milliseconds(time.monotonic() - calling)
-    if not run.enter(Run.Phase.STORING, model_ms=model_ms):
+    if run.phase != Run.Phase.STORING and not repeated(lambda: run.enter(Run.Phase.STORING, model_ms=model_ms)):
         return
     storing = time.monotonic()
-    stored = photos.accept_result(made.data, made.source_type)
+    release_connections()
+    stored = photos.accept_result(made.data, made.source_type, name=f"{run.pk.hex}-{run.attempts}")
     store_ms = _milliseconds(time.monotonic() - storing)
+    log.info("result_stored", duration_ms=store_ms, bytes=stored.bytes, width=stored.width, height=stored.height)
     try:
-        kept = end(run, lambda: run.succeed(**vars(stored), store_ms=store_ms)) or end(run, run.cancel)
+        kept = repeated(
+            lambda: end(run, lambda: run.succeed(**vars(stored), store_ms=store_ms)) or end(run, run.cancel)
+        )
     except BaseException:
         stored.discard()
         raise
@@ -265,19 +270,91 @@ def _attempt(run: Run) -> None:
         stored.discard()
 
 
+def _transform_request(run: Run, provider: ImageProvider) -> TransformRequest:
+    calling = time.monotonic()
+
+    def answered(answer: UpstreamAnswer) -> None:
+        facts = {
+            "endpoint": answer.endpoint,
+            "upstream_request_id": answer.request_id,
+            "upstream_seed": answer.seed,
+            "model_ms": _milliseconds(time.monotonic() - calling),
+        }
+        # A picture that came within the answer is not kept on the row.
+        if not answer.result_url.startswith("data:"):
+            facts["result_url"] = answer.result_url
+        repeated(lambda: run.enter(Run.Phase.STORING, **facts))
+        release_connections()
+
+    known = UpstreamAnswer(run.result_url, run.upstream_seed, run.upstream_request_id, run.endpoint)
+    return TransformRequest(
+        request_id=f"{run.pk}.{run.attempts}",
+        photo=b"" if provider.fetches_photo else photos.read(run.photo.file),
+        photo_url=run.photo.file.url if provider.fetches_photo else "",
+        prompt=run.prompt,
+        negative_prompt=run.negative_prompt,
+        strength=run.strength,
+        seed=run.seed,
+        recipe=run.recipe,
+        model=run.model,
+        steps=run.steps,
+        guidance=run.guidance,
+        seconds=(run.deadline - timezone.now()).total_seconds(),
+        answer=known if run.result_url else None,
+        answered=answered,
+    )
+
+
+def repeated(change: Callable[[], T]) -> T:
+    """Make a change of the row, again and again while the database is away: what it says has already happened."""
+    pause, until = 0.5, time.monotonic() + settings.RUN_DEADLINE_SECONDS
+    while True:
+        try:
+            return change()
+        except (OperationalError, InterfaceError):
+            if transaction.get_connection().in_atomic_block or time.monotonic() > until:
+                raise
+            log.warning("database_away", exc_info=True, duration_ms=_milliseconds(pause))
+            release_connections()
+            time.sleep(pause)
+            pause = min(DATABASE_CAP_SECONDS, pause * 2)
+
+
+def release_connections() -> None:
+    """Give this thread's database connections back: a call to somebody else may take a minute."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close()
+
+
 def _give_up(run: Run, error: GenerationError) -> None:
     """End the attempt: back to the queue if trying again may help and there is time, else failed."""
-    after = timedelta(seconds=min(RETRY_CAP_SECONDS, 2**run.attempts))
-    if error.transient and timezone.now() + after < run.deadline and run.requeue(code=error.code, after=after):
-        log.warning("run_requeued", code=error.code, detail=error.detail)
+    after = timedelta(seconds=error.retry_after or min(RETRY_CAP_SECONDS, 2**run.attempts))
+    may_wait = error.transient and timezone.now() + after < run.deadline
+    if may_wait and repeated(lambda: run.requeue(code=error.code, message=error.message, after=after)):
+        queue.wake([run.pk], after=after)
+        waits_ms = _milliseconds(after.total_seconds())
+        log.warning("run_requeued", code=error.code, detail=error.detail, duration_ms=waits_ms)
         return
     log.warning("generation_failed", code=error.code, detail=error.detail)
-    fail_run(run, code=error.code, message=error.message, retryable=error.retryable)
+    repeated(
+        lambda: fail_run(
+            run,
+            code=error.code,
+            message=error.message,
+            retryable=error.retryable,
+            possible_cost=error.possible_cost,
+        )
+    )
 
 
-def fail_run(run: Run, *, code: str, message: str, retryable: bool = True) -> bool:
+def fail_run(run: Run, *, code: str, message: str, retryable: bool = True, possible_cost: bool = False) -> bool:
     """End a run as failed, or as cancelled if its user has given it up meanwhile."""
-    return end(run, lambda: run.fail(code=code, message=message, retryable=retryable)) or end(run, run.cancel)
+
+    def fail() -> bool:
+        return run.fail(code=code, message=message, retryable=retryable, possible_cost=possible_cost)
+
+    return end(run, fail) or end(run, run.cancel)
 
 
 def end(run: Run, change: Callable[[], bool]) -> bool:
@@ -387,12 +464,14 @@ def adopt_guest(*, guest: User, user: User) -> None:
 _one_preview_at_a_time = threading.Lock()
 
 
-def preset_preview(preset: Preset) -> str:
-    """Return the name in the storage of a small picture of what a preset does; made once for each recipe."""
-    name = f"previews/{_fingerprint(preset.recipe, preset.strength)[:32]}.webp"
+def preset_preview(preset: Preset) -> bytes:
+    """Return a small WebP of what a preset does to the sample portrait; made once for each recipe."""
+    key = f"preview:{_fingerprint(preset.recipe, preset.strength)}"
     with _one_preview_at_a_time:
-        if not default_storage.exists(name):
+        picture: bytes | None = cache.get(key)
+        if picture is None:
             look = Look(preset.recipe, preset.strength, preset.default_seed or 1)
             (sketch,) = get_sketcher()(photos.Upload.sample("portrait").data, [look])
-            photos.store_preview(name, sketch)
-    return name
+            picture = photos.sketch_file(sketch)
+            cache.set(key, picture, PREVIEW_SECONDS)
+    return picture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 from django.conf import settings
-from django.core.files.storage import default_storage
+from django.core.cache import cache
 from django.db.models import Q
 from django.utils import timezone
 
@@ -21,8 +21,9 @@ from generation.models import IdempotencyKey, Photo, Run, database_time
 log = structlog.get_logger("generation")
 
 KEY_LIFETIME = timedelta(hours=24)
-# A file is written a moment before its row is: only one without a row that is older than this is an orphan.
 ORPHAN_SECONDS = 3600
+CLEAN_UP_SECONDS = 3600
+WAKE_MOST, WAKE_AGAIN_SECONDS = 1000, 60
 
 # Who this process is, as it is written on the runs that it holds. The last part tells it from an earlier process
 # that had its number, as the first process of a container always has.
@@ -46,9 +47,24 @@ def take_over_lost_runs() -> int:
     for run in Run.objects.filter(status=Run.Status.QUEUED, created_at__lt=earliest):
         code = run.error_code or "deadline_exceeded"
         changed += services.fail_run(run, code=code, message="This picture had to wait too long.")
-    if changed:
+    if changed and not settings.CELERY_BROKER_URL:
         queue.wake()
     return changed
+
+
+def wake_waiting_runs() -> int:
+    """Tell workers again of runs that have been due for a while: messages get lost. Return how many."""
+    waited = database_time(-timedelta(seconds=settings.RUN_HEARTBEAT_SECONDS))
+    due = Run.objects.due().filter(created_at__lt=waited).values_list("pk", flat=True)[:WAKE_MOST]
+    # Behind a long queue a run waits with its message still there; once a minute is often enough.
+    lost = [run_id for run_id in due if cache.add(f"woken:{run_id}", 1, WAKE_AGAIN_SECONDS)]
+    queue.wake(lost)
+    return len(lost)
+
+
+def is_clean_up_due() -> bool:
+    """Say whether this process is the one that cleans up in this hour."""
+    return cache.add("cleaned_up", 1, CLEAN_UP_SECONDS)
 
 
 def _lost_runs() -> Iterator[Run]:
@@ -96,23 +112,12 @@ def _delete_orphans() -> int:
     """Delete stored pictures that no row refers to any more, among them those of deleted accounts."""
     deleted = 0
     for folder, rows, column in (("photos", Photo.objects, "file"), ("results", Run.objects, "result")):
-        for name in _stored_names(folder):
+        # A file is written a moment before its row is.
+        for name in photos.stored_before(folder, timezone.now() - timedelta(seconds=ORPHAN_SECONDS)):
             if not rows.filter(Q(**{column: name}) | Q(thumbnail=name)).exists():
                 photos.delete_files(name)
                 deleted += 1
     return deleted
-
-
-def _stored_names(folder: str) -> Iterator[str]:
-    """Yield the names of stored files old enough that their row must have been written, if it ever was."""
-    if not default_storage.exists(folder):
-        return
-    old = timezone.now() - timedelta(seconds=ORPHAN_SECONDS)
-    for subfolder in default_storage.listdir(folder)[0]:
-        for file in default_storage.listdir(f"{folder}/{subfolder}")[1]:
-            name = f"{folder}/{subfolder}/{file}"
-            if default_storage.get_modified_time(name) < old:
-                yield name
 
 
 def _delete_unfinished_uploads() -> int:

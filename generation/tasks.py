@@ -1,17 +1,19 @@
-"""Who works on runs, and when: a few threads in the process that serves pages.
+"""Who works on runs, and when: the workers of a queue engine, or a few threads in the process that serves pages.
 
-The rows are the queue. A thread takes the oldest due run; when there is none it sleeps until the bell rings or it is
-time to look again, because another process may have written one.
+The rows are the queue. A message of the engine, or a ring of the bell, only saves a worker from looking too often.
 """
 
 import atexit
+import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Any
 
 import structlog
+from celery import shared_task
+from celery.signals import worker_shutting_down
 from django.conf import settings
 from django.db import DatabaseError, connections
 
@@ -21,8 +23,57 @@ from generation.models import Run
 log = structlog.get_logger("generation")
 
 LOOK_AGAIN_SECONDS = 5
-CLEAN_UP_SECONDS = 3600
 STOP_SECONDS = 25
+
+
+class Holder:
+    """The runs that this process holds. One thread renews all their leases, however many there are."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: set[uuid.UUID] = set()
+        self._heart: threading.Thread | None = None
+        self.stopping = threading.Event()
+
+    def take(self, run_id: uuid.UUID) -> None:
+        with self._lock:
+            self._runs.add(run_id)
+            if self._heart is None:
+                self._heart = threading.Thread(target=self._beat, name="heart", daemon=True)
+                self._heart.start()
+
+    def let_go(self, run_id: uuid.UUID) -> None:
+        with self._lock:
+            self._runs.discard(run_id)
+
+    def wait_until_idle(self, seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while self._runs and time.monotonic() < until:
+            time.sleep(0.05)
+        return not self._runs
+
+    def hand_back(self) -> None:
+        """Give every run that is still held to whoever comes next."""
+        for run in Run.objects.filter(pk__in=list(self._runs)):
+            if run.requeue(code="worker_stopped"):
+                log.warning("run_requeued", run_id=str(run.pk), code="worker_stopped")
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(settings.RUN_HEARTBEAT_SECONDS)
+            with self._lock:
+                if not self._runs:
+                    self._heart = None
+                    return
+            try:
+                Run.objects.renew_leases(sweep.WORKER_NAME)
+            except DatabaseError:
+                log.warning("leases_not_renewed", exc_info=True)
+            finally:
+                connections.close_all()
+
+
+held = Holder()
 
 
 def process(run_id: uuid.UUID) -> bool:
@@ -30,42 +81,62 @@ def process(run_id: uuid.UUID) -> bool:
     run = Run.objects.claim(run_id, sweep.WORKER_NAME)
     if run is None:
         return False
-    with _lease_renewed(run):
+    held.take(run_id)
+    try:
         services.process_run(run)
+    finally:
+        held.let_go(run_id)
     return True
 
 
-@contextmanager
-def _lease_renewed(run: Run) -> Iterator[None]:
-    """Renew the run's lease from beside, because nothing in the middle of making a picture can."""
-    done = threading.Event()
+# -- With a queue engine ---------------------------------------------------------------------------------------
 
-    def renew() -> None:
-        try:
-            while not done.wait(settings.RUN_HEARTBEAT_SECONDS):
-                try:
-                    run.renew_lease()
-                except DatabaseError:
-                    log.warning("lease_not_renewed", run_id=str(run.pk), exc_info=True)
-        finally:
-            connections.close_all()
 
-    thread = threading.Thread(target=renew, name="lease", daemon=True)
-    thread.start()
+@shared_task(name=queue.PROCESS)
+def process_message(run_id: str) -> None:
+    if held.stopping.is_set():
+        return  # the row waits; whoever works next is told by `tend`
     try:
-        yield
+        process(uuid.UUID(run_id))
     finally:
-        done.set()
-        thread.join()
+        connections.close_all()
+
+
+@shared_task(name=queue.TEND)
+def tend() -> None:
+    """Take over what died, tell workers again of what waits, and clean up from time to time."""
+    try:
+        sweep.take_over_lost_runs()
+        sweep.wake_waiting_runs()
+        if sweep.is_clean_up_due():
+            sweep.clean_up()
+    finally:
+        connections.close_all()
+
+
+@worker_shutting_down.connect
+def stop_engine_worker(**signal: Any) -> None:
+    """Claim nothing new; finish what is running or hand it back, and end before a supervisor loses its patience."""
+    held.stopping.set()
+
+    def finish() -> None:
+        if held.wait_until_idle(STOP_SECONDS):
+            return  # the engine ends by itself
+        held.hand_back()
+        # Its threads wait for somebody else's server and cannot be stopped.
+        os._exit(0)
+
+    threading.Thread(target=finish, name="stop", daemon=True).start()
+
+
+# -- Without one -----------------------------------------------------------------------------------------------
 
 
 class Worker:
-    """The threads that work on runs, and one that looks after runs whose worker died."""
+    """The threads of this process that work on runs, and one that looks after runs whose worker died."""
 
     def __init__(self, threads: int) -> None:
         self._stopping = threading.Event()
-        self._busy_with: set[uuid.UUID] = set()
-        self._last_clean_up = time.monotonic()
         self._threads = [
             threading.Thread(target=self._repeat, args=(task,), name=f"worker-{number}", daemon=True)
             for number, task in enumerate([self._tend, *[self._work] * threads])
@@ -78,13 +149,11 @@ class Worker:
     def stop(self) -> None:
         """Take nothing new, let what is running finish, and hand back what takes too long."""
         self._stopping.set()
-        queue.wake()
+        queue.bell.ring()
         until = time.monotonic() + STOP_SECONDS
         for thread in self._threads:
             thread.join(max(0, until - time.monotonic()))
-        for run in Run.objects.filter(pk__in=list(self._busy_with)):
-            if run.requeue(code="worker_stopped"):
-                log.warning("run_requeued", run_id=str(run.pk), code="worker_stopped")
+        held.hand_back()
 
     def _repeat(self, task: Callable[[], None]) -> None:
         """Do a task again and again until the worker stops; a database that is away for a while ends no thread."""
@@ -101,22 +170,13 @@ class Worker:
         """Make an attempt at the oldest due run, or sleep until there may be one."""
         heard = queue.bell.rings
         # As many candidates as there are threads: each other thread may be faster with one of them.
-        for run_id in Run.objects.due().values_list("pk", flat=True)[: len(self._threads)]:
-            self._busy_with.add(run_id)
-            try:
-                if process(run_id):
-                    return
-            finally:
-                self._busy_with.discard(run_id)
+        if any(process(run_id) for run_id in Run.objects.due().values_list("pk", flat=True)[: len(self._threads)]):
+            return
         connections.close_all()
         queue.bell.wait(heard, LOOK_AGAIN_SECONDS)
 
     def _tend(self) -> None:
-        sweep.take_over_lost_runs()
-        if time.monotonic() - self._last_clean_up > CLEAN_UP_SECONDS:
-            self._last_clean_up = time.monotonic()
-            sweep.clean_up()
-        connections.close_all()
+        tend()
         self._stopping.wait(settings.RUN_HEARTBEAT_SECONDS)
 
 

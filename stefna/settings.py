@@ -6,6 +6,7 @@ The variables and their defaults are listed in .env.example, and a test holds th
 import logging.config
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import environ
 import structlog
@@ -100,11 +101,35 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     }
     # A file, as in real life: threads share a database in memory in ways that no installation knows.
     DATABASES["default"]["TEST"] = {"NAME": STATE_DIR / "test.sqlite3"}
+elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+    # However many threads a process has, they share these connections: none is held while a service works.
+    DATABASES["default"]["OPTIONS"] = {"connect_timeout": 5, "pool": {"min_size": 1, "max_size": 16, "timeout": 10}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+# Cache and throttles: Redis when there is one, which may go away without taking anything along.
+REDIS_URL = env("REDIS_URL", default="")
+CACHES: dict[str, dict[str, Any]] = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+if REDIS_URL:
+    CACHES["default"] = {
+        "BACKEND": "stefna.cache.SteadyRedisCache",
+        "LOCATION": REDIS_URL,
+        "OPTIONS": {"socket_timeout": 0.25, "socket_connect_timeout": 0.25},
+    }
+
+# The SDK reads this variable by itself; here it decides where pictures are kept and may be shown from.
+CLOUDINARY_URL = env("CLOUDINARY_URL", default="")
+_options = dict(parse_qsl(urlsplit(CLOUDINARY_URL).query))
+if "cname" in _options:
+    PICTURE_HOSTS = [f"http://{_options['cname']}"]
+else:
+    PICTURE_HOSTS = [f"https://{_options.get('secure_distribution', '*.cloudinary.com')}"] if CLOUDINARY_URL else []
 MEDIA_ROOT = Path(env("MEDIA_ROOT", default=str(STATE_DIR / "media")))
 STORAGES = {
-    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "default": {
+        "BACKEND": "generation.providers.cloudinary.CloudinaryStorage"
+        if CLOUDINARY_URL
+        else "django.core.files.storage.FileSystemStorage"
+    },
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
 # Uploads in progress have a directory of their own, so that `sweep` can clear what a killed process left.
@@ -118,6 +143,31 @@ WHITENOISE_USE_FINDERS = DEBUG
 
 for directory in (MEDIA_ROOT, FILE_UPLOAD_TEMP_DIR, STATIC_ROOT):
     directory.mkdir(parents=True, exist_ok=True)
+
+# -- Services that pictures are made with ----------------------------------------------------------------
+
+AIML_API_KEY = env("AIML_API_KEY", default="")
+AIML_API_BASE = env("AIML_API_BASE", default="https://api.aimlapi.com")
+# Several: base|key|weight,base|key|weight. Replaces the two above.
+AIML_ENDPOINTS = [
+    (base, key, float(weight or 1))
+    for base, key, weight in ([*entry.split("|"), "", ""][:3] for entry in env.list("AIML_ENDPOINTS", default=[]))
+]
+AIML_MODEL = env("AIML_MODEL", default="flux/dev/image-to-image")
+AIML_STEPS = env.int("AIML_STEPS", default=36)
+AIML_GUIDANCE = env.float("AIML_GUIDANCE", default=7.5)
+AIML_CONNECT_TIMEOUT_SECONDS = env.float("AIML_CONNECT_TIMEOUT_SECONDS", default=5)
+AIML_READ_TIMEOUT_SECONDS = env.float("AIML_READ_TIMEOUT_SECONDS", default=60)
+AIML_CALL_SECONDS = env.float("AIML_CALL_SECONDS", default=75)
+AIML_MAX_RETRIES = env.int("AIML_MAX_RETRIES", default=3)
+AIML_RETRY_BASE_MS = env.int("AIML_RETRY_BASE_MS", default=250)
+AIML_RETRY_CAP_MS = env.int("AIML_RETRY_CAP_MS", default=1000)
+CIRCUIT_WINDOW_SECONDS = env.float("CIRCUIT_WINDOW_SECONDS", default=60)
+CIRCUIT_MIN_CALLS = env.int("CIRCUIT_MIN_CALLS", default=10)
+CIRCUIT_OPEN_SECONDS = env.float("CIRCUIT_OPEN_SECONDS", default=30)
+UPLOAD_TIMEOUT_SECONDS = env.float("UPLOAD_TIMEOUT_SECONDS", default=20)
+RESULT_HOSTS = env.list("RESULT_HOSTS", default=[".aimlapi.com", ".fal.media"])
+UPSTREAM_PRIVATE_HOSTS = env.list("UPSTREAM_PRIVATE_HOSTS", default=[])
 
 # -- People ------------------------------------------------------------------------------------------------
 
@@ -141,7 +191,8 @@ ACCOUNT_SESSION_REMEMBER = True
 # A guest is signed in and must still reach the sign-in page; accounts.views sends everybody else on.
 ACCOUNT_AUTHENTICATED_LOGIN_REDIRECTS = False
 ALLAUTH_TRUSTED_PROXY_COUNT = TRUSTED_PROXIES
-ALLOW_GUESTS = env.bool("ALLOW_GUESTS", default=True)
+# Everybody may try an installation that costs its owner nothing.
+ALLOW_GUESTS = env.bool("ALLOW_GUESTS", default=not (AIML_API_KEY or AIML_ENDPOINTS))
 
 EMAIL_CONFIG = env.email("EMAIL_URL", default="consolemail://")
 vars().update(EMAIL_CONFIG)
@@ -149,6 +200,7 @@ DEFAULT_FROM_EMAIL = env("DEFAULT_FROM_EMAIL", default="Stefna <stefna@localhost
 
 # -- Runs --------------------------------------------------------------------------------------------------
 
+# Threads of this process that make pictures; they have work only where there is no queue engine.
 RUN_WORKER_THREADS = env.int("RUN_WORKER_THREADS", default=2)
 RUN_LEASE_SECONDS = env.int("RUN_LEASE_SECONDS", default=90)
 RUN_HEARTBEAT_SECONDS = env.int("RUN_HEARTBEAT_SECONDS", default=15)
@@ -159,6 +211,28 @@ MAX_PHOTO_BYTES = env.int("MAX_PHOTO_BYTES", default=15_000_000)
 MAX_PHOTO_PIXELS = env.int("MAX_PHOTO_PIXELS", default=40_000_000)
 MAX_PHOTO_SIDE = env.int("MAX_PHOTO_SIDE", default=2048)
 
+# -- The queue engine --------------------------------------------------------------------------------------
+
+CELERY_BROKER_URL = env("CELERY_BROKER_URL", default="")
+CELERY_TASK_IGNORE_RESULT = True
+# A message is done when its run is: one whose worker died is delivered again. The row's lease guards it in any case.
+CELERY_TASK_ACKS_LATE = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+# A page waits this long for a broker that is away; the run is in its row by then and is found again.
+CELERY_BROKER_CONNECTION_TIMEOUT = 2
+if CELERY_BROKER_URL.startswith("redis"):
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "visibility_timeout": 900,
+        "socket_connect_timeout": 2,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+    }
+CELERY_BEAT_SCHEDULE = {"tend": {"task": "generation.tend", "schedule": RUN_HEARTBEAT_SECONDS}}
+CELERY_BEAT_SCHEDULE_FILENAME = str(STATE_DIR / "beat")
+
 # -- Defences ----------------------------------------------------------------------------------------------
 
 CONTENT_SECURITY_POLICY = {
@@ -168,7 +242,7 @@ CONTENT_SECURITY_POLICY = {
         "style-src": ["'self'"],
         "font-src": ["'self'"],
         # blob: shows the photo that was just chosen before it is sent; data: is Pico's form icons.
-        "img-src": ["'self'", "blob:", "data:"],
+        "img-src": ["'self'", "blob:", "data:", *PICTURE_HOSTS],
         "connect-src": ["'self'"],
         "manifest-src": ["'self'"],
         "form-action": ["'self'"],

@@ -7,6 +7,9 @@ from django.core.wsgi import get_wsgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "stefna.settings")
 application = get_wsgi_application()
 
-from generation import tasks  # noqa: E402  (models exist only once the application is set up)
+from django.conf import settings  # noqa: E402  (read only once the application is set up)
 
-tasks.start_worker()
+from generation import tasks  # noqa: E402
+
+if not settings.CELERY_BROKER_URL:
+    tasks.start_worker()

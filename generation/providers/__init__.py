@@ -4,17 +4,21 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from django.conf import settings
 from django.utils.module_loading import import_string
 
 from generation.providers.base import ImageProvider
 
 # By path, because a process that only serves pages has no use for a provider's libraries.
-PROVIDERS = {"embedded": "generation.providers.embedded.EmbeddedProvider"}
+PROVIDERS = {
+    "embedded": "generation.providers.embedded.EmbeddedProvider",
+    "aiml": "generation.providers.aiml.AimlProvider",
+}
 
 
 def default_provider() -> str:
     """Return the name of the provider that new runs are made with."""
-    return "embedded"
+    return "aiml" if settings.AIML_API_KEY or settings.AIML_ENDPOINTS else "embedded"
 
 
 @cache

@@ -16,6 +16,7 @@ class EngineFailed(ProviderError):
 
 class EmbeddedProvider:
     name = "embedded"
+    fetches_photo = False
 
     def transform(self, request: TransformRequest) -> TransformResult:
         if not request.recipe:

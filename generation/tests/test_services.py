@@ -14,13 +14,13 @@ from accounts.models import Profile, User
 from conftest import small
 from generation import photos, provenance, services, sweep
 from generation.exceptions import (
+    CircuitsOpen,
     IdempotencyKeyReused,
     NotCancellable,
     NotRetryable,
     PresetUnavailable,
     QuotaExceeded,
     TooManyActiveRuns,
-    UpstreamUnavailable,
 )
 from generation.models import IdempotencyKey, Photo, Preset, Run
 from generation.modes import Mode
@@ -56,6 +56,8 @@ class Provider:
 
     def __init__(self, *answers):
         self.answers, self.calls = list(answers), 0
+
+    fetches_photo = False
 
     def transform(self, request):
         self.calls += 1
@@ -190,7 +192,7 @@ def test_failure_says_why_and_try_again_makes_one_new_run(start, provider, work,
 
 
 def test_transient_trouble_goes_back_to_the_queue_until_the_deadline(start, provider, work):
-    provider(UpstreamUnavailable(), small("coffee"), UpstreamUnavailable())
+    provider(CircuitsOpen(), small("coffee"), CircuitsOpen())
     run = start()
     work()
     run.refresh_from_db()
@@ -248,7 +250,7 @@ def test_worker_that_lost_its_run_changes_nothing(start, provider, alice):
     assert not slow.fail(code="x", message="x")
     assert not slow.enter(Run.Phase.STORING)
     assert not slow.requeue()
-    assert not slow.renew_lease()
+    assert Run.objects.renew_leases("elsewhere:1:slow") == 0
     assert news(alice) == ["run_succeeded"]
 
 

@@ -67,7 +67,7 @@ def test_every_setting_is_in_the_example_and_back():
     code = (ROOT / "stefna" / "settings.py").read_text()
     read = set(re.findall(r'env(?:\.\w+)?\("(\w+)"', code)) - {"ENV_FILE"}
     written = set(re.findall(r"^#?\s?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
-    assert written - {"PORT"} == read
+    assert written - {"PORT", "WORKER_THREADS"} == read
 
 
 def test_vendored_scripts_name_no_source_map():

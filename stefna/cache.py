@@ -1,0 +1,54 @@
+"""Redis as a cache that may be away: then each process remembers for itself, and nobody notices more than that."""
+
+import time
+from typing import Any
+
+import structlog
+from django.core.cache.backends.base import BaseCache
+from django.core.cache.backends.locmem import LocMemCache
+from django.core.cache.backends.redis import RedisCache
+from redis.exceptions import RedisError
+
+log = structlog.get_logger("stefna")
+
+# While it is away it is asked again only this often, so that a page waits once for a slow one and not at every step.
+ASK_AGAIN_SECONDS = 5
+LOG_AGAIN_SECONDS = 60
+
+
+class _Absence:
+    """Shared by the threads of a process."""
+
+    until = 0.0
+    logged_at = float("-inf")
+
+
+class SteadyRedisCache(RedisCache):
+    def __init__(self, server: str, params: dict[str, Any]) -> None:
+        super().__init__(server, params)
+        self._own = LocMemCache("redis-is-away", {"OPTIONS": {"MAX_ENTRIES": 10_000}})
+
+    def _call(self, name: str, *arguments: Any, **options: Any) -> Any:
+        now = time.monotonic()
+        if now >= _Absence.until:
+            try:
+                return getattr(super(), name)(*arguments, **options)
+            except (RedisError, OSError) as error:
+                _Absence.until = now + ASK_AGAIN_SECONDS
+                if now - _Absence.logged_at > LOG_AGAIN_SECONDS:
+                    _Absence.logged_at = now
+                    log.warning("cache_away", code=type(error).__name__)
+        return getattr(self._own, name)(*arguments, **options)
+
+
+def _steady(name: str) -> Any:
+    def method(self: SteadyRedisCache, *arguments: Any, **options: Any) -> Any:
+        return self._call(name, *arguments, **options)
+
+    method.__doc__ = getattr(BaseCache, name).__doc__
+    return method
+
+
+STEADY = "add get set touch delete get_many set_many delete_many has_key incr clear"
+for _name in STEADY.split():
+    setattr(SteadyRedisCache, _name, _steady(_name))
