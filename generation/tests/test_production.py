@@ -328,12 +328,9 @@ def test_calls_go_to_the_least_busy_and_fail_over(upstreams, run_once, settings)
     assert (run.status, calls(upstreams)) == ("succeeded", 1)
     assert upstreams.host in run.endpoint
     heavy, light = endpoints.Endpoint("http://a", "k1", 2.0), endpoints.Endpoint("http://b", "k2", 1.0)
-    with (
-        endpoints.call([heavy, light]) as one,
-        endpoints.call([heavy, light]) as two,
-        endpoints.call([heavy, light]) as three,
-    ):
-        assert [one.endpoint, two.endpoint, three.endpoint] == [heavy, heavy, light]
+    with contextlib.ExitStack() as in_flight:
+        taken = [in_flight.enter_context(endpoints.call([heavy, light])).endpoint for _ in range(6)]
+    assert taken == [heavy, heavy, light, heavy, heavy, light]
 
 
 # -- The result cache ----------------------------------------------------------------------------------------
