@@ -48,6 +48,7 @@ INSTALLED_APPS = [
     "accounts",
     "notifications",
     "generation",
+    "stefna",
 ]
 
 MIDDLEWARE = [

@@ -1,0 +1,8 @@
+from django.apps import AppConfig
+
+
+class StefnaConfig(AppConfig):
+    name = "stefna"
+
+    def ready(self) -> None:
+        from stefna import checks  # noqa: F401  (importing registers them)

@@ -1,0 +1,89 @@
+"""What an installation must not be started with: half-set services, and development switches in production."""
+
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+
+
+@register
+def services_are_whole(**options: Any) -> list[CheckMessage]:
+    """A service that is set by halves would fail at the first photo; say it at the start."""
+    found: list[CheckMessage] = []
+    makes_pictures = settings.AIML_API_KEY or settings.AIML_ENDPOINTS
+    if makes_pictures and not settings.CLOUDINARY_URL:
+        found.append(
+            Error(
+                "AIML is set and Cloudinary is not.",
+                hint="The AIML API fetches photos itself: set CLOUDINARY_URL, or clear AIML_API_KEY.",
+                id="stefna.E001",
+            )
+        )
+    if settings.CLOUDINARY_URL:
+        parts = urlsplit(settings.CLOUDINARY_URL)
+        if parts.scheme != "cloudinary" or not (parts.username and parts.password and parts.hostname):
+            found.append(
+                Error(
+                    "CLOUDINARY_URL is incomplete.",
+                    hint="It reads cloudinary://KEY:SECRET@CLOUD, as the Cloudinary console shows it.",
+                    id="stefna.E002",
+                )
+            )
+        if os.environ.get("CLOUDINARY_CLOUD_NAME"):
+            found.append(
+                Error(
+                    "CLOUDINARY_CLOUD_NAME is set beside CLOUDINARY_URL.",
+                    hint="Cloudinary's library would ignore CLOUDINARY_URL: unset the other CLOUDINARY_… variables.",
+                    id="stefna.E003",
+                )
+            )
+    found += [
+        Error(
+            f"AIML_ENDPOINTS entry {number} is incomplete.",
+            hint="Each reads base|key|weight, with the base beginning with https://.",
+            id="stefna.E004",
+        )
+        for number, (base, key, weight) in enumerate(settings.AIML_ENDPOINTS, start=1)
+        if not base.startswith(("https://", "http://")) or not key or weight <= 0
+    ]
+    return found
+
+
+@register(Tags.security, deploy=True)
+def nothing_of_development_is_on(**options: Any) -> list[CheckMessage]:
+    """Switches that are right on a developer's machine and wrong on the internet."""
+    found: list[CheckMessage] = []
+    if settings.UPSTREAM_PRIVATE_HOSTS and not settings.DEBUG:
+        found.append(
+            Warning(
+                "UPSTREAM_PRIVATE_HOSTS opens addresses of the private network to what a service answers.",
+                hint="It is for tests; clear it.",
+                id="stefna.W001",
+            )
+        )
+    bases = [base for base, _, _ in settings.AIML_ENDPOINTS] or [settings.AIML_API_BASE]
+    if any(not base.startswith("https://") for base in bases):
+        found.append(Warning("The AIML key would travel without encryption.", hint="Use https://.", id="stefna.W002"))
+    if settings.DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3" and settings.CELERY_BROKER_URL:
+        found.append(
+            Warning(
+                "Workers of a queue engine share an SQLite file.",
+                hint="Set DATABASE_URL to a PostgreSQL database.",
+                id="stefna.W003",
+            )
+        )
+    if settings.CELERY_BROKER_URL and not settings.REDIS_URL:
+        found.append(
+            Warning(
+                "Each process counts throttles and skips failing endpoints for itself alone.",
+                hint="Set REDIS_URL, so that all of them share what they know.",
+                id="stefna.W005",
+            )
+        )
+    if settings.ACCOUNT_EMAIL_VERIFICATION != "none" and settings.EMAIL_BACKEND.endswith("console.EmailBackend"):
+        found.append(
+            Warning("Nobody receives e-mails: they go to the console.", hint="Set EMAIL_URL.", id="stefna.W004")
+        )
+    return found
