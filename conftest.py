@@ -5,12 +5,19 @@ import uuid
 from pathlib import Path
 
 import pytest
+from django.conf import settings as django_settings
 from django.core.management import call_command
 from PIL import Image
 
 from accounts.models import User
 from generation import photos, services, tasks
 from generation.models import Photo, Preset, Run
+from stefna.tests.environment import SERVICES
+
+# What one run of the tests puts into a shared cache is nothing to the next one.
+django_settings.CACHES["default"]["KEY_PREFIX"] = uuid.uuid4().hex
+# Workers of a queue engine are tested where there is one, on a database that they can share.
+collect_ignore = [] if SERVICES else ["stefna/tests/test_workers.py"]
 
 SAMPLES = Path(__file__).parent / "static" / "img" / "samples"
 

@@ -11,8 +11,10 @@ from pathlib import Path
 STATE_DIR = tempfile.mkdtemp(prefix="stefna-tests-")
 
 # Of the machine's services, tests use the database and the cache as everything does. A worker would take the runs of
-# tests that work on them themselves, so the broker is for those alone that start one.
-TEST_BROKER_URL = os.environ.pop("CELERY_BROKER_URL", "")
+# tests that work on them themselves, so the broker is for those alone that start one. Processes that pytest starts
+# find it under its other name.
+TEST_BROKER_URL = os.environ.setdefault("TEST_BROKER_URL", os.environ.pop("CELERY_BROKER_URL", ""))
+SERVICES = bool(TEST_BROKER_URL) and os.environ.get("DATABASE_URL", "").startswith("postgres")
 os.environ.setdefault("DATABASE_URL", f"sqlite:///{STATE_DIR}/db.sqlite3")
 kept = {"DATABASE_URL", "REDIS_URL"}
 ours = (Path(__file__).parents[2] / ".env.example").read_text()

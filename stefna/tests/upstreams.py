@@ -147,7 +147,10 @@ class Wire:
         is_silent = step.get("close") or step.get("reset")
         end = step.get("cut", 0 if is_silent else len(head) + len(answer.body))
         pace: float = step.get("drip", 0)
-        parts = ((head[:end], pace), (answer.body[: max(0, end - len(head))], step.get("drip_body", pace)))
+        # In one piece where it may be: a second small packet would wait 40 ms for the client to confirm the first.
+        parts = [((head + answer.body)[:end], pace)]
+        if "drip_body" in step:
+            parts = [(head[:end], pace), (answer.body[: max(0, end - len(head))], step["drip_body"])]
         for data, seconds in parts:
             if not await self._write(data, seconds):
                 return False
