@@ -133,7 +133,7 @@ class NotRetryable(GenerationError):
 class StorageUnavailable(GenerationError):
     code = "storage_unavailable"
     status = 503
-    message = "We cannot store pictures at the moment. Nothing was charged; please try again shortly."
+    message = "We cannot store pictures at the moment. You were not charged."
     retryable = True
     transient = True
 

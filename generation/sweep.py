@@ -33,23 +33,23 @@ WORKER_NAME = f"{_HOST}:{_PID}:{_START}"
 
 def take_over_lost_runs() -> int:
     """Hand the runs of dead workers back to the queue, and fail those that have no time left; return how many."""
-    changed = 0
+    changed, handed_back = 0, []
     for run in _lost_runs():
         if run.crashes + 1 >= services.MAX_CRASHES:
             message = "This picture stopped our worker several times. You were not charged."
             changed += services.fail_run(run, code="worker_crashed", message=message)
         elif run.requeue(code="worker_crashed", crashed=True):
             log.warning("run_taken_over", run_id=str(run.pk), preset_id=run.preset_slug, attempt=run.attempts)
-            changed += 1
+            handed_back.append(run.pk)
         else:
             changed += services.end(run, run.cancel)
     earliest = database_time(-timedelta(seconds=settings.RUN_DEADLINE_SECONDS))
     for run in Run.objects.filter(status=Run.Status.QUEUED, created_at__lt=earliest):
         code = run.error_code or "deadline_exceeded"
         changed += services.fail_run(run, code=code, message="This picture had to wait too long.")
-    if changed and not settings.CELERY_BROKER_URL:
-        queue.wake()
-    return changed
+    if handed_back:
+        queue.wake(handed_back)
+    return changed + len(handed_back)
 
 
 def wake_waiting_runs() -> int:

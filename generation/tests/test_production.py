@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from django.core.files.storage import default_storage
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 from django.utils import timezone
 from PIL import Image
@@ -343,3 +344,73 @@ def test_same_photo_snapshot_and_seed_cost_one_call(upstreams, run_once):
     assert again.result.name == first.result.name
     fresh = run_once(seed=5, fresh=True)
     assert (fresh.cached, calls(upstreams)) == (False, 2)
+
+
+# -- What the page says --------------------------------------------------------------------------------------
+
+
+def test_page_says_why_a_run_waits(upstreams, run_once, client, alice):
+    run = run_once({"status": 429, "headers": {"Retry-After": "60"}})
+    client.force_login(alice)
+    page = client.get(run.get_absolute_url()).content.decode()
+    assert "too much to do at the moment" in page
+    assert "Cancel" in page
+
+
+@pytest.mark.parametrize(("step", "offered"), [({"status": 401}, True), ({"shape": "nsfw"}, False)])
+def test_page_offers_to_try_again_where_that_may_help(upstreams, run_once, client, alice, step, offered):
+    run = run_once(step)
+    client.force_login(alice)
+    page = client.get(run.get_absolute_url()).content.decode()
+    assert "You were not charged." in page
+    assert ("Try again" in page) is offered
+
+
+# -- Nothing that is secret is written or answered -------------------------------------------------------------
+
+
+def test_secrets_are_in_no_log_line_and_no_answer(upstreams, run_once, client, alice, settings, caplog):
+    """Canaries in every place that a secret may be, through success, refusal and every kind of trouble."""
+    canaries = ["standin-secret", "standin-key", settings.AIML_API_KEY, settings.SECRET_KEY]
+    canaries += [
+        "canary-file-name",
+        alice.email,
+        "a-password-of-alice",
+        "String to sign",
+        "s--",
+        "canary-of-the-upstream",
+    ]
+    client.force_login(alice)
+    canaries.append(client.session.session_key)
+    written, refused = [], {"error": {"message": "Invalid Signature. String to sign - 'x'. canary-of-the-upstream"}}
+    for target, step in [
+        ("aiml", {}),
+        ("aiml", {"status": 401, "json": {"message": "canary-of-the-upstream"}}),
+        ("aiml", {"status": 400, "body": "canary-of-the-upstream"}),
+        ("aiml", {"shape": "broken"}),
+        ("aiml", {"reset": True}),
+        ("aiml", {"result_url": "https://169.254.169.254/canary-of-the-upstream"}),
+        ("result", {"status": 500}),
+        ("upload", {"status": 401, "json": refused}),
+        ("upload", {"status": 500, "body": "canary-of-the-upstream"}),
+    ]:
+        endpoints.close(configured()[0])
+        run = run_once(step, target=target, repeat_last=True)
+        upstreams.script(target)
+        written += [
+            client.get(run.get_absolute_url()).content.decode(),
+            client.get(reverse("notification_list")).content.decode(),
+        ]
+        Run.objects.active().delete()
+    upstreams.script("upload", {"status": 401, "json": refused})
+    file = SimpleUploadedFile("canary-file-name.jpg", small("coffee"))
+    answer = client.post(reverse("create"), {"photo": file, "look": "noir_classic", "key": "canary-form-key"})
+    assert answer.status_code == 503
+    written.append(answer.content.decode())
+    logged = caplog.text
+    assert "generation_succeeded" in logged
+    assert "storage_refused_key" in logged
+    for canary in canaries:
+        assert canary not in logged, canary
+        # Who is signed in is on every page; nothing else of these is on any.
+        assert canary == alice.email or not [page for page in written if canary in page], canary
