@@ -57,6 +57,7 @@ class Holder:
         for run in Run.objects.filter(pk__in=list(self._runs)):
             if run.requeue(code="worker_stopped"):
                 log.warning("run_requeued", run_id=str(run.pk), code="worker_stopped")
+                queue.wake([run.pk])
 
     def _beat(self) -> None:
         while True:

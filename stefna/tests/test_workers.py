@@ -1,9 +1,12 @@
 """Runs made by real workers of the queue engine, which are processes of their own: killed, stopped, told to end."""
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -35,12 +38,53 @@ def wait_for(condition, seconds=30):
     return found
 
 
+class Gate:
+    """A way to the database that can be shut: connections end at once, and new ones find nobody."""
+
+    def __init__(self, port):
+        self._target = ("127.0.0.1", int(port))
+        self._open = []
+        self.port = 0
+        self.open()
+
+    def open(self):
+        self._server = socket.create_server(("127.0.0.1", self.port), reuse_port=True)
+        self.port = self._server.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self._server,), daemon=True).start()
+
+    def shut(self):
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        for one in self._open:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
+
+    def _accept(self, server):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = server.accept()
+                far = socket.create_connection(self._target)
+                self._open += [near, far]
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _pass_on(one, other):
+        with contextlib.suppress(OSError):
+            while data := one.recv(65_536):
+                other.sendall(data)
+        with contextlib.suppress(OSError):
+            other.shutdown(socket.SHUT_RDWR)
+
+
 class Engine:
     """Workers and a beat on this test's database and broker, with a lease that a test can wait for."""
 
     def __init__(self, folder, environment, broker):
         user, port = connection.settings_dict["USER"], connection.settings_dict["PORT"] or 5432
-        database = f"postgres://{user}@127.0.0.1:{port}/{connection.settings_dict['NAME']}"
+        self.gate = Gate(port)
+        database = f"postgres://{user}@127.0.0.1:{self.gate.port}/{connection.settings_dict['NAME']}"
         self.folder = folder
         self.environment = os.environ | environment | {
             "DATABASE_URL": database,
@@ -182,6 +226,25 @@ def test_worker_told_to_end_finishes_or_hands_back(engine, upstreams, start, sec
         ended_well(run)
     else:
         assert (run.status, run.error_code, run.possible_cost) == ("queued", "worker_stopped", 1)
+
+
+def test_database_that_goes_away_costs_no_second_call(engine, upstreams, start):  # noqa: F811
+    engine.worker()
+    run = start()
+    upstreams.defaults(aiml_delay=1.5)
+    wait_for(lambda: upstreams.counts()["aiml"]["in_flight"])
+    engine.gate.shut()
+    wait_for(lambda: upstreams.counts()["aiml"]["in_flight"] == 0)
+    time.sleep(1.5)
+    run.refresh_from_db()
+    assert (run.status, run.phase, run.result_url) == ("running", "generating", "")
+    engine.gate.open()
+    wait_for(lambda: Run.objects.get(pk=run.pk).status == "succeeded")
+    ended_well(run)
+    assert (run.attempts, upstreams.counts()["aiml"]["calls"]) == (1, 1)
+    # The worker needed no restart.
+    another = start(seed=4)
+    wait_for(lambda: Run.objects.get(pk=another.pk).status == "succeeded")
 
 
 def test_lost_messages_lose_no_run(engine, upstreams, start):  # noqa: F811
