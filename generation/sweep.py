@@ -15,11 +15,12 @@ from django.db.models import Q
 from django.utils import timezone
 
 from accounts.models import User
-from generation import photos, queue, services
+from generation import attempts, photos, queue
 from generation.models import IdempotencyKey, Photo, Run, database_time
 
 log = structlog.get_logger("generation")
 
+MAX_CRASHES = 3
 KEY_LIFETIME = timedelta(hours=24)
 ORPHAN_SECONDS = 3600
 CLEAN_UP_SECONDS = 3600
@@ -35,18 +36,18 @@ def take_over_lost_runs() -> int:
     """Hand the runs of dead workers back to the queue, and fail those that have no time left; return how many."""
     changed, handed_back = 0, []
     for run in _lost_runs():
-        if run.crashes + 1 >= services.MAX_CRASHES:
+        if run.crashes + 1 >= MAX_CRASHES:
             message = "This picture stopped our worker several times. You were not charged."
-            changed += services.fail_run(run, code="worker_crashed", message=message)
+            changed += attempts.fail_run(run, code="worker_crashed", message=message)
         elif run.requeue(code="worker_crashed", crashed=True):
             log.warning("run_taken_over", run_id=str(run.pk), preset_id=run.preset_slug, attempt=run.attempts)
             handed_back.append(run.pk)
         else:
-            changed += services.end(run, run.cancel)
+            changed += attempts.end(run, run.cancel)
     earliest = database_time(-timedelta(seconds=settings.RUN_DEADLINE_SECONDS))
     for run in Run.objects.filter(status=Run.Status.QUEUED, created_at__lt=earliest):
         code = run.error_code or "deadline_exceeded"
-        changed += services.fail_run(run, code=code, message="This picture had to wait too long.")
+        changed += attempts.fail_run(run, code=code, message="This picture had to wait too long.")
     if handed_back:
         queue.wake(handed_back)
     return changed + len(handed_back)

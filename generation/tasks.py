@@ -17,7 +17,7 @@ from celery.signals import worker_shutting_down
 from django.conf import settings
 from django.db import DatabaseError, connections
 
-from generation import queue, services, sweep
+from generation import attempts, queue, sweep
 from generation.models import Run
 
 log = structlog.get_logger("generation")
@@ -84,7 +84,7 @@ def process(run_id: uuid.UUID) -> bool:
         return False
     held.take(run_id)
     try:
-        services.process_run(run)
+        attempts.process_run(run)
     finally:
         held.let_go(run_id)
     return True

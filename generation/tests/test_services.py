@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from accounts.models import Profile, User
 from conftest import small
-from generation import photos, provenance, services, sweep
+from generation import attempts, photos, provenance, services, sweep
 from generation.exceptions import (
     CircuitsOpen,
     IdempotencyKeyReused,
@@ -73,7 +73,7 @@ class Provider:
 def provider(monkeypatch):
     def install(*answers):
         made = Provider(*answers)
-        monkeypatch.setattr(services, "get_image_provider", lambda name: made)
+        monkeypatch.setattr(attempts, "get_image_provider", lambda name: made)
         return made
 
     return install
@@ -245,7 +245,7 @@ def test_worker_that_lost_its_run_changes_nothing(start, provider, alice):
     provider(small("coffee"))
     faster = Run.objects.claim(run.pk, "elsewhere:2:fast")
     assert (faster.attempts, faster.crashes) == (2, 1)
-    services.process_run(faster)
+    attempts.process_run(faster)
     assert not slow.succeed(result="other")
     assert not slow.fail(code="x", message="x")
     assert not slow.enter(Run.Phase.STORING)
@@ -363,7 +363,7 @@ def test_cancel_against_completion_has_one_winner(start, provider, alice):
         claimed = Run.objects.claim(run.pk, "w:1:x")
         provider(small("coffee"))
         in_parallel(
-            2, lambda n: services.process_run(claimed) if n else services.cancel_run(Run.objects.get(pk=run.pk))
+            2, lambda n: attempts.process_run(claimed) if n else services.cancel_run(Run.objects.get(pk=run.pk))
         )
         run.refresh_from_db()
         assert run.status in ("succeeded", "cancelled")

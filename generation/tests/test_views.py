@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from conftest import small
-from generation import pictures, provenance, services
+from generation import attempts, pictures, provenance, services
 from generation.models import Photo, Preset, Run
 from generation.modes import Mode
 from notifications.models import Notification
@@ -142,7 +142,7 @@ def test_moodmorph_page_shows_three_and_one_that_failed_is_retried_in_its_place(
 
 def test_failed_run_says_not_charged_and_offers_try_again(alices, start):
     run = start()
-    services.fail_run(run, code="x", message="It broke.")
+    attempts.fail_run(run, code="x", message="It broke.")
     page = alices.get(run.get_absolute_url()).content.decode()
     assert "It broke. You were not charged." in " ".join(page.split())
     assert reverse("retry", args=[run.pk]) in page

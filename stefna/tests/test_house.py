@@ -12,7 +12,8 @@ APPS = ["accounts", "notifications", "generation", "stefna"]
 # Inside generation, a layer may import itself and what stands below it.
 LAYERS = [
     {"views", "pictures", "api", "admin", "tasks", "sweep", "management", "urls"},
-    {"services", "queue"},
+    {"services"},
+    {"attempts", "queue"},
     {"models", "forms", "metrics", "modes", "photos", "provenance", "providers"},
     {"engine"},
     {"exceptions", "apps"},

@@ -1,0 +1,210 @@
+"""Working on a run: one attempt at it, and how it ends. The only module that sees rows and providers together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+
+import structlog
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connections, transaction
+from django.utils import timezone
+
+from accounts.models import Profile
+from generation import photos, queue
+from generation.exceptions import GenerationError, InternalError
+from generation.models import Run
+from generation.modes import Mode
+from generation.providers import get_image_provider
+from generation.providers.base import ImageProvider, TransformRequest, UpstreamAnswer
+from notifications.models import Notification
+from notifications.services import notify
+
+log = structlog.get_logger("generation")
+T = TypeVar("T")
+
+DATABASE_CAP_SECONDS = 30
+RETRY_CAP_SECONDS = 30
+
+
+def process_run(run: Run) -> None:
+    """Make one attempt at a claimed run. Never raises: however it ends, the row says so."""
+    with structlog.contextvars.bound_contextvars(
+        run_id=str(run.pk),
+        preset_id=run.preset_slug,
+        user_id=run.user_id,
+        mode=run.mode,
+        attempt=run.attempts,
+    ):
+        try:
+            _attempt(run)
+        except GenerationError as error:
+            _give_up(run, error)
+        except Exception:
+            log.exception("generation_crashed")
+            _give_up(run, InternalError(detail="see the traceback"))
+
+
+def _attempt(run: Run) -> None:
+    log.info("generation_started")
+    started = time.monotonic()
+    if run.attempts == 1 and run.started_at:
+        run.queue_ms = _milliseconds((run.started_at - run.created_at).total_seconds())
+    provider = get_image_provider(run.provider)
+    request = _transform_request(run, provider)
+    if not run.enter(Run.Phase.STORING if request.answer else Run.Phase.GENERATING, queue_ms=run.queue_ms):
+        return
+    calling = time.monotonic()
+    release_connections()
+    made = provider.transform(request)
+    model_ms = _milliseconds(time.monotonic() - calling)
+    if run.phase != Run.Phase.STORING and not repeated(lambda: run.enter(Run.Phase.STORING, model_ms=model_ms)):
+        return
+    storing = time.monotonic()
+    release_connections()
+    stored = photos.accept_result(made.data, made.source_type, name=f"{run.pk.hex}-{run.attempts}")
+    store_ms = _milliseconds(time.monotonic() - storing)
+    log.info("result_stored", duration_ms=store_ms, bytes=stored.bytes, width=stored.width, height=stored.height)
+    try:
+        kept = repeated(
+            lambda: end(run, lambda: run.succeed(**vars(stored), store_ms=store_ms)) or end(run, run.cancel)
+        )
+    except BaseException:
+        stored.discard()
+        raise
+    if kept and run.status == Run.Status.SUCCEEDED:
+        log.info("generation_succeeded", duration_ms=_milliseconds(time.monotonic() - started))
+    else:
+        stored.discard()
+
+
+def _transform_request(run: Run, provider: ImageProvider) -> TransformRequest:
+    calling = time.monotonic()
+
+    def answered(answer: UpstreamAnswer) -> None:
+        facts = {
+            "endpoint": answer.endpoint,
+            "upstream_request_id": answer.request_id,
+            "upstream_seed": answer.seed,
+            "model_ms": _milliseconds(time.monotonic() - calling),
+        }
+        # A picture that came within the answer is not kept on the row.
+        if not answer.result_url.startswith("data:"):
+            facts["result_url"] = answer.result_url
+        repeated(lambda: run.enter(Run.Phase.STORING, **facts))
+        release_connections()
+
+    known = UpstreamAnswer(run.result_url, run.upstream_seed, run.upstream_request_id, run.endpoint)
+    return TransformRequest(
+        request_id=f"{run.pk}.{run.attempts}",
+        photo=b"" if provider.fetches_photo else photos.read(run.photo.file),
+        photo_url=run.photo.file.url if provider.fetches_photo else "",
+        prompt=run.prompt,
+        negative_prompt=run.negative_prompt,
+        strength=run.strength,
+        seed=run.seed,
+        recipe=run.recipe,
+        model=run.model,
+        steps=run.steps,
+        guidance=run.guidance,
+        seconds=(run.deadline - timezone.now()).total_seconds(),
+        answer=known if run.result_url else None,
+        answered=answered,
+    )
+
+
+def repeated(change: Callable[[], T]) -> T:
+    """Make a change of the row, again and again while the database is away: what it says has already happened."""
+    pause, until = 0.5, time.monotonic() + settings.RUN_DEADLINE_SECONDS
+    while True:
+        try:
+            return change()
+        except (OperationalError, InterfaceError):
+            if transaction.get_connection().in_atomic_block or time.monotonic() > until:
+                raise
+            log.warning("database_away", exc_info=True, duration_ms=_milliseconds(pause))
+            release_connections()
+            time.sleep(pause)
+            pause = min(DATABASE_CAP_SECONDS, pause * 2)
+
+
+def release_connections() -> None:
+    """Give this thread's database connections back: a call to somebody else may take a minute."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close()
+
+
+def _give_up(run: Run, error: GenerationError) -> None:
+    """End the attempt: back to the queue if trying again may help and there is time, else failed."""
+    after = timedelta(seconds=error.retry_after or min(RETRY_CAP_SECONDS, 2**run.attempts))
+    may_wait = error.transient and timezone.now() + after < run.deadline
+    if may_wait and repeated(lambda: run.requeue(code=error.code, message=error.message, after=after)):
+        queue.wake([run.pk], after=after)
+        waits_ms = _milliseconds(after.total_seconds())
+        log.warning("run_requeued", code=error.code, detail=error.detail, duration_ms=waits_ms)
+        return
+    log.warning("generation_failed", code=error.code, detail=error.detail)
+    repeated(
+        lambda: fail_run(
+            run,
+            code=error.code,
+            message=error.message,
+            retryable=error.retryable,
+            possible_cost=error.possible_cost,
+        )
+    )
+
+
+def fail_run(run: Run, *, code: str, message: str, retryable: bool = True, possible_cost: bool = False) -> bool:
+    """End a run as failed, or as cancelled if its user has given it up meanwhile."""
+
+    def fail() -> bool:
+        return run.fail(code=code, message=message, retryable=retryable, possible_cost=possible_cost)
+
+    return end(run, fail) or end(run, run.cancel)
+
+
+def end(run: Run, change: Callable[[], bool]) -> bool:
+    """Change a run's status for good, and tell its user, in one transaction; False if it was not this worker's."""
+    with transaction.atomic():
+        Profile.objects.lock(run.user_id)
+        if not change():
+            return False
+        run.refresh_from_db()
+        tell(run)
+    return True
+
+
+def tell(run: Run) -> None:
+    kinds = {
+        Run.Status.SUCCEEDED: Notification.Kind.RUN_SUCCEEDED,
+        Run.Status.FAILED: Notification.Kind.RUN_FAILED,
+    }
+    messages = {
+        Run.Status.SUCCEEDED: f"{run.preset_name} is ready.",
+        Run.Status.FAILED: f"{run.preset_name} did not work. You were not charged.",
+    }
+    status = Run.Status(run.status)
+    if status in kinds:
+        notify(
+            user_id=run.user_id,
+            kind=kinds[status],
+            subject=run.pk,
+            message=messages[status],
+            url=run.get_absolute_url(),
+        )
+    if run.batch and not Run.objects.active().filter(batch=run.batch).exists():
+        notify(
+            user_id=run.user_id,
+            kind=Notification.Kind.BATCH_DONE,
+            subject=run.batch,
+            message=f"{Mode(run.mode).label} is done.",
+            url=run.get_batch_url(),
+        )
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(0, round(seconds * 1000))
