@@ -143,7 +143,7 @@ def _draft(image: Image.Image, max_side: int) -> None:
     width, height = image.size
     scale = max_side / max(width, height)
     if scale < 1:
-        image.draft(None, (round(width * scale), round(height * scale)))
+        image.draft(None, (max(1, round(width * scale)), max(1, round(height * scale))))
 
 
 def _averageable(image: Image.Image) -> Image.Image:

@@ -67,6 +67,11 @@ def test_extreme_shapes_keep_their_size(slug, size):
     assert render(np.asarray(image), CATALOGUE[slug], seed=1).shape == (size[1], size[0], 3)
 
 
+def test_narrow_jpeg_shrinks_to_a_pixel_at_least():
+    image = ingest.decode(encoded("RGB", "JPEG", 1, 200), ingest.Limits(), max_side=20)
+    assert image.size == (1, 20)
+
+
 def test_sixteen_bits_keep_their_range():
     ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None].repeat(8, 0)
     out = io.BytesIO()
