@@ -7,7 +7,7 @@ UV := uv==0.13.9
 # Without a SECRET_KEY of its own this is somebody's own machine.
 DEV := $(if $(SECRET_KEY),,DEBUG=$${DEBUG:-1})
 
-.PHONY: run serve worker beat test lint fmt bench lock
+.PHONY: run serve worker beat test lint fmt schema bench lock
 run: $(VENV)/.run .stefna/secret
 	@$(DEV) $(BIN)/python manage.py prepare
 	@echo "Stefna is at http://127.0.0.1:$(PORT)"
@@ -35,8 +35,13 @@ lint: $(VENV)/.dev
 	SECRET_KEY=lint DEBUG=1 $(BIN)/python manage.py check --fail-level WARNING
 	SECRET_KEY=lint DEBUG=1 $(BIN)/python manage.py makemigrations --check --dry-run
 
+# The API's description, from the code; a test holds the two together.
+schema: $(VENV)/.dev
+	SECRET_KEY=schema DEBUG=1 $(BIN)/python manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
+
 bench: $(VENV)/.dev
 	SECRET_KEY=bench $(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.production
 
 fmt: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

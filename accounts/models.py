@@ -104,6 +104,7 @@ class Profile(models.Model):
 
     user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
     display_name = models.CharField("name", max_length=80, blank=True)
+    avatar = models.FileField(max_length=200, blank=True)
     email_notifications = models.BooleanField("e-mail me when a picture is done", default=True)
     locale = models.CharField("language", max_length=10, blank=True)
     daily_run_limit = models.PositiveIntegerField(

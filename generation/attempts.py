@@ -201,7 +201,7 @@ def tell(run: Run) -> None:
             user_id=run.user_id,
             kind=Notification.Kind.BATCH_DONE,
             subject=run.batch,
-            message=f"{Mode(run.mode).label} is done.",
+            message="MoodMorph is done." if run.mode == Mode.MOODMORPH else "Your pictures are done.",
             url=run.get_batch_url(),
         )
 

@@ -10,9 +10,12 @@ GenerationError                 somebody can act on it: `code` is stored and tes
 │   ├── PhotoInvalid
 │   ├── PhotoDimensions
 │   └── PhotoTooManyPixels
+├── PromptUnsupported           the built-in engine cannot read
 ├── PresetUnavailable           hidden or gone since the page was made
 ├── QuotaExceeded               no runs left today
 ├── TooManyActiveRuns
+├── IdempotencyKeyRequired
+├── IdempotencyKeyInvalid
 ├── IdempotencyKeyReused        the same key with another request
 ├── NotCancellable
 ├── NotRetryable
@@ -33,6 +36,8 @@ GenerationError                 somebody can act on it: `code` is stored and tes
     └── ResultInvalid
 """
 
+from datetime import datetime
+
 
 class GenerationError(Exception):
     """A refusal. `status` is the HTTP status that pages and API answer with; `detail` is for the log only."""
@@ -43,6 +48,7 @@ class GenerationError(Exception):
     retryable = False
     transient = False
     possible_cost = False
+    resets_at: datetime | None = None
 
     def __init__(self, message: str = "", *, detail: str = "", retry_after: float | None = None) -> None:
         self.message = message or self.message
@@ -100,16 +106,34 @@ class PresetUnavailable(GenerationError):
     message = "This look is no longer available. Please pick another one."
 
 
+class PromptUnsupported(GenerationError):
+    message = "The built-in engine cannot follow a description. Please pick a preset."
+
+
 class QuotaExceeded(GenerationError):
     code = "quota_exceeded"
     status = 429
     message = "You have used all of today's pictures. There are new ones tomorrow."
+
+    def __init__(self, *, resets_at: datetime) -> None:
+        super().__init__()
+        self.resets_at = resets_at
 
 
 class TooManyActiveRuns(GenerationError):
     code = "too_many_active_runs"
     status = 429
     message = "Several of your pictures are still being made. Please wait until one is done."
+
+
+class IdempotencyKeyRequired(GenerationError):
+    code = "idempotency_key_required"
+    message = "This request needs an Idempotency-Key header."
+
+
+class IdempotencyKeyInvalid(GenerationError):
+    code = "idempotency_key_invalid"
+    message = "An Idempotency-Key has 1 to 255 visible ASCII characters."
 
 
 class IdempotencyKeyReused(GenerationError):

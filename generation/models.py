@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
-from django.db.models import ExpressionWrapper, F, Q
+from django.db.models import Case, Count, ExpressionWrapper, F, OuterRef, Q, Subquery, When
 from django.db.models.functions import Coalesce, Now
 from django.urls import reverse
 from django.utils import timezone
@@ -130,7 +130,7 @@ def random_path(folder: str, extension: str) -> str:
 
 class PhotoQuerySet(models.QuerySet["Photo"]):
     def for_user(self, user: User) -> PhotoQuerySet:
-        return self.filter(user=user)
+        return self.filter(user=user, deleted_at=None)
 
 
 class Photo(models.Model):
@@ -147,6 +147,7 @@ class Photo(models.Model):
     bytes = models.PositiveIntegerField()
     content_type = models.CharField(max_length=20)
     created_at = models.DateTimeField(auto_now_add=True)
+    deleted_at = models.DateTimeField(null=True, blank=True)
     # Known only to who has just stored it; a photo that was there already cost no upload.
     upload_ms: int | None = None
 
@@ -182,6 +183,12 @@ class RunQuerySet(models.QuerySet["Run"]):
         """Keep all that a worker holds for another while, by the database's clock."""
         until = database_time(timedelta(seconds=settings.RUN_LEASE_SECONDS))
         return self.filter(status=Run.Status.RUNNING, worker=worker).update(leased_until=until)
+
+    def with_place(self) -> RunQuerySet:
+        """Count for each queued run how many stand before it, in the query that reads them."""
+        before = Run.objects.filter(status=Run.Status.QUEUED, created_at__lt=OuterRef("created_at")).order_by()
+        counted = Subquery(before.values("status").annotate(count=Count("pk")).values("count"))
+        return self.annotate(queued_ahead=Case(When(status=Run.Status.QUEUED, then=Coalesce(counted, 0)), default=0))
 
     def lost(self) -> RunQuerySet:
         """Running runs whose worker stopped renewing its lease."""
@@ -293,6 +300,9 @@ class Run(models.Model):
     store_ms = models.PositiveIntegerField(null=True, blank=True)
     total_ms = models.PositiveIntegerField(null=True, blank=True)
 
+    # Said by services to whoever asked: the same request with the same key had been accepted before.
+    replayed = False
+
     objects = RunQuerySet.as_manager()
 
     class Meta:
@@ -355,8 +365,18 @@ class Run(models.Model):
     def queue_position(self) -> int | None:
         if self.status != self.Status.QUEUED:
             return None
-        ahead = Run.objects.filter(status=self.Status.QUEUED, created_at__lt=self.created_at).count()
+        ahead: int | None = getattr(self, "queued_ahead", None)
+        if ahead is None:
+            ahead = Run.objects.filter(status=self.Status.QUEUED, created_at__lt=self.created_at).count()
         return ahead + 1
+
+    @property
+    def poll_after_ms(self) -> int | None:
+        """How long to wait before asking again: a second at first, and more the longer it takes."""
+        if not self.is_active:
+            return None
+        age = (timezone.now() - self.created_at).total_seconds()
+        return 1000 if age < 20 else 2000 if age < 60 else 5000
 
     # Every change of status names the status and the attempt that it leaves. A worker that slept through its lease
     # changes no row, is told so by False, and its result is dropped.
@@ -448,6 +468,7 @@ class IdempotencyKey(models.Model):
     key = models.CharField(max_length=255)
     fingerprint = models.CharField(max_length=64, help_text="Of the request: the same key with another one is refused.")
     runs = models.JSONField(help_text="Ids of the runs that the request made.")
+    answer = models.JSONField(null=True, help_text="What the API answered; the pages need none.")
     created_at = models.DateTimeField(auto_now_add=True, db_index=True)
 
     class Meta:

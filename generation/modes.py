@@ -10,6 +10,7 @@ from django.db import models
 
 class Mode(models.TextChoices):
     PRESET = "preset", "Preset"
+    CUSTOM = "custom", "Your own words"
     MOODMORPH = "moodmorph", "MoodMorph"
 
 
@@ -31,3 +32,4 @@ class Batch:
 
 MOODMORPH = Batch(Mode.MOODMORPH, "Your photo in three moods at once.")
 BATCHES = {batch.slug: batch for batch in (MOODMORPH,)}
+BATCH_CHOICES = [(batch.slug, batch.name) for batch in BATCHES.values()]

@@ -44,6 +44,7 @@ log = structlog.get_logger("generation")
 SAMPLES = {"portrait": "Portrait", "landscape": "Landscape", "coffee": "Coffee"}
 SHORTEST_SIDE, LONGEST_SIDE = 64, 12_000
 THUMBNAIL_SIDE = 480
+AVATAR_SIDE = 256
 CONTENT_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 FORMATS = {content_type: image_format for image_format, content_type in CONTENT_TYPES.items()}
 EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
@@ -121,6 +122,17 @@ def accept(user: User, upload: Upload) -> Photo:
     return photo
 
 
+def accept_avatar(upload: Upload) -> str:
+    """Check a picture of a user, store it small, and return its name. Raise PhotoError or StorageUnavailable."""
+    if not upload.data:
+        raise PhotoEmpty
+    if len(upload.data) > settings.MAX_PHOTO_BYTES:
+        raise too_large()
+    small = ingest.thumbnail(_decode(upload.data), AVATAR_SIDE)
+    with _all_or_nothing() as save:
+        return save(random_path("avatars", "jpg"), ingest.encode(small, "JPEG", quality=85), small)
+
+
 def too_large() -> PhotoTooLarge:
     return PhotoTooLarge(f"This photo is too large. A photo may have up to {max_megabytes()} MB.")
 
@@ -146,6 +158,11 @@ def accept_result(data: bytes, source_type: str, *, name: str) -> Stored:
         result = save(f"results/{name[:2]}/{name}.{EXTENSIONS[content_type]}", marked, image)
         thumbnail = save(f"results/{name[:2]}/{name}-thumbnail.jpg", *_thumbnail(image, source_type))
     return Stored(result, thumbnail, image.width, image.height, len(marked), content_type, source_type)
+
+
+def download_type(run: Run, wanted: str) -> str | None:
+    """Return the content type of a format's name, or None for one that we do not make."""
+    return {"original": run.content_type, "jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}.get(wanted)
 
 
 def download(run: Run, content_type: str) -> bytes:

@@ -11,10 +11,12 @@ from django.core.signing import BadSignature, TimestampSigner
 from django.db.models.fields.files import FieldFile
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
-from django.shortcuts import get_object_or_404
+from django.shortcuts import get_object_or_404, redirect
+from django.templatetags.static import static
 from django.utils.text import slugify
 from django.views.decorators.http import require_GET
 
+from accounts.models import Profile
 from generation import photos, services
 from generation.models import Photo, Preset, Run
 
@@ -59,21 +61,18 @@ def result(request: HttpRequest, pk: uuid.UUID, size: str) -> HttpResponseBase:
 @login_not_required
 @require_GET
 def download(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-    """Send a result as a file with a readable name, in the format that was asked for."""
     found = get_object_or_404(_visible(Run.objects, request).exclude(result=""), pk=pk)
-    wanted = request.GET.get("format", "original")
-    content_types = {
-        "original": found.content_type,
-        "jpeg": "image/jpeg",
-        "png": "image/png",
-        "webp": "image/webp",
-    }
-    if wanted not in content_types:
+    content_type = photos.download_type(found, request.GET.get("format", "original"))
+    if content_type is None:
         raise Http404
-    content_type = content_types[wanted]
-    response = HttpResponse(photos.download(found, content_type), content_type)
+    return attachment(found, content_type)
+
+
+def attachment(run: Run, content_type: str) -> HttpResponse:
+    """Send a result as a file with a readable name, in the format that was asked for."""
+    response = HttpResponse(photos.download(run, content_type), content_type)
     response["Cache-Control"] = "private, max-age=86400"
-    name = f"stefna-{slugify(found.preset_name)}-{found.created_at:%Y-%m-%d}.{photos.EXTENSIONS[content_type]}"
+    name = f"stefna-{slugify(run.preset_name)}-{run.created_at:%Y-%m-%d}.{photos.EXTENSIONS[content_type]}"
     response["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
 
@@ -86,6 +85,22 @@ def preview(request: HttpRequest, slug: str) -> HttpResponse:
     response = HttpResponse(services.preset_preview(preset), "image/webp")
     response["Cache-Control"] = "public, max-age=86400"
     return response
+
+
+@login_not_required
+@require_GET
+def avatar(request: HttpRequest, pk: int) -> HttpResponseBase:
+    """Show the picture of a user, to themselves and to whoever was given a signed address."""
+    if not _is_signed(request) and request.user.pk != pk:
+        raise Http404
+    return _file(get_object_or_404(Profile, user_id=pk).avatar, "image/jpeg")
+
+
+@login_not_required
+@require_GET
+def preview_before(request: HttpRequest) -> HttpResponse:
+    """Show the sample portrait that previews are made of."""
+    return redirect(static("img/samples/portrait.jpg"))
 
 
 def _file(file: FieldFile, content_type: str) -> HttpResponseBase:

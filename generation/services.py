@@ -9,8 +9,9 @@ import random
 import threading
 import uuid
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from django.conf import settings
@@ -27,6 +28,7 @@ from generation.exceptions import (
     NotCancellable,
     NotRetryable,
     PresetUnavailable,
+    PromptUnsupported,
     QuotaExceeded,
     TooManyActiveRuns,
 )
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("generation")
 
+CUSTOM_STRENGTH = 0.7
 PREVIEW_SECONDS = 30 * 24 * 3600
 
 
@@ -50,40 +53,62 @@ def start_run(
     *,
     user: User,
     photo: Photo | photos.Upload,
-    preset: Preset,
+    preset: Preset | None = None,
+    prompt: str = "",
     strength: float | None = None,
     seed: int | None = None,
     fresh: bool = False,
     key: str = "",
 ) -> Run:
-    """Accept one run of a photo, or answer with the run that the same key made before.
+    """Accept one run of a photo, by a preset or by the user's own words; or answer with what the same key made before.
 
     Raises GenerationError, and then leaves nothing behind.
     """
-    request = _fingerprint(photo.sha256, preset.slug, strength, seed, fresh)
+    request = _fingerprint(photo.sha256, preset and preset.slug, strength, seed, fresh, *([prompt] if prompt else []))
     earlier = _made_before(user, key, request)
     if earlier:
         return earlier[0]
-    if not preset.is_active:
+    if preset and not preset.is_active:
         raise PresetUnavailable
+    if prompt and not takes_prompts():
+        raise PromptUnsupported
     photo = _accepted(user, photo)
-    run = _draft(user, photo, preset, strength=strength, seed=seed)
+    run = _draft(user, photo, preset, prompt=prompt, strength=strength, seed=seed)
     return _accept(user, [run], key=key, request=request, fresh=fresh)[0]
 
 
-def start_batch(*, user: User, photo: Photo | photos.Upload, mode: Mode, key: str = "") -> list[Run]:
-    """Accept one run for each member of a mode: all of them or none. Raises GenerationError."""
-    request = _fingerprint(photo.sha256, mode)
+def start_batch(
+    *,
+    user: User,
+    photo: Photo | photos.Upload,
+    mode: Mode | None = None,
+    presets: Sequence[Preset] = (),
+    variations: int = 1,
+    key: str = "",
+) -> list[Run]:
+    """Accept several runs of one photo, all of them or none: a mode's members, or presets, each with so many seeds.
+
+    Raises GenerationError.
+    """
+    asked = (mode,) if mode else ([preset.slug for preset in presets], variations)
+    request = _fingerprint(photo.sha256, *asked)
     earlier = _made_before(user, key, request)
     if earlier:
         return earlier
-    members = list(Preset.objects.active().members(mode))
-    if not members:
+    members = list(Preset.objects.active().members(mode)) if mode else list(presets)
+    if not members or not all(member.is_active for member in members):
         raise PresetUnavailable
     photo = _accepted(user, photo)
     batch = uuid.uuid4()
-    runs = [_draft(user, photo, member, batch=batch) for member in members]
+    # A preset that is asked for several times would be the same picture again with the seed that it has by default.
+    seeds = [None] if variations == 1 else random.sample(range(1, MAX_SEED), variations)
+    runs = [_draft(user, photo, member, seed=seed, batch=batch) for member in members for seed in seeds]
     return _accept(user, runs, key=key, request=request)
+
+
+def takes_prompts() -> bool:
+    """Say whether a run may be asked for in the user's own words: the built-in engine cannot read."""
+    return default_provider() != "embedded"
 
 
 def retry_run(run: Run) -> Run:
@@ -107,31 +132,24 @@ def retry_run(run: Run) -> Run:
 def _draft(
     user: User,
     photo: Photo,
-    preset: Preset,
+    preset: Preset | None,
     *,
+    prompt: str = "",
     strength: float | None = None,
     seed: int | None = None,
     batch: uuid.UUID | None = None,
 ) -> Run:
     """Return an unsaved run with its snapshot taken."""
-    run = Run(
-        user=user,
-        photo=photo,
-        mode=preset.mode,
-        batch=batch,
-        preset=preset,
-        preset_slug=preset.slug,
-        preset_name=preset.name,
-        preset_tag=preset.tag,
-        prompt=preset.prompt,
-        negative_prompt=preset.negative_prompt,
-        strength=strength or preset.strength,
-        # Any seed will do, but it is part of the snapshot: the run can be explained and repeated.
-        seed=seed or preset.default_seed or random.randint(1, MAX_SEED),  # noqa: S311
-        recipe=preset.recipe,
-        provider=default_provider(),
-        upload_ms=photo.upload_ms,
-    )
+    run = Run(user=user, photo=photo, batch=batch, provider=default_provider(), upload_ms=photo.upload_ms)
+    if preset:
+        run.mode, run.preset = Mode(preset.mode), preset
+        run.preset_slug, run.preset_name, run.preset_tag = preset.slug, preset.name, preset.tag
+        run.prompt, run.negative_prompt, run.recipe = preset.prompt, preset.negative_prompt, preset.recipe
+    else:
+        run.mode, run.preset_name, run.prompt = Mode.CUSTOM, Mode.CUSTOM.label, prompt
+    run.strength = strength or (preset.strength if preset else CUSTOM_STRENGTH)
+    # Any seed will do, but it is part of the snapshot: the run can be explained and repeated.
+    run.seed = seed or (preset and preset.default_seed) or random.randint(1, MAX_SEED)  # noqa: S311
     if run.provider == "aiml":
         run.model, run.steps, run.guidance = settings.AIML_MODEL, settings.AIML_STEPS, settings.AIML_GUIDANCE
     made_from = (run.provider, run.model, run.steps, run.guidance, run.prompt, run.negative_prompt, run.recipe)
@@ -178,7 +196,7 @@ def _check_limits(profile: Profile, new: Sequence[Run]) -> None:
     mine = Run.objects.filter(user_id=profile.user_id)
     limit = daily_limit(profile)
     if limit and mine.counted_today().count() + len(new) > limit:
-        raise QuotaExceeded
+        raise QuotaExceeded(resets_at=tomorrow())
     if settings.MAX_ACTIVE_RUNS and mine.active().count() + len(new) > settings.MAX_ACTIVE_RUNS:
         raise TooManyActiveRuns
 
@@ -188,6 +206,19 @@ def daily_limit(profile: Profile) -> int:
     return settings.DAILY_RUN_LIMIT if profile.daily_run_limit is None else profile.daily_run_limit
 
 
+def tomorrow() -> datetime:
+    """Return when the day's limit is whole again: midnight, UTC."""
+    return (timezone.now() + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def quota(profile: Profile) -> dict[str, Any]:
+    """Return what the user has used of today's limit; the limit and what remains are None where there is none."""
+    limit = daily_limit(profile) or None
+    used = Run.objects.filter(user_id=profile.user_id).counted_today().count()
+    remaining = None if limit is None else max(0, limit - used)
+    return {"limit": limit, "used": used, "remaining": remaining, "resets_at": tomorrow()}
+
+
 def _made_before(user: User, key: str, request: str) -> list[Run]:
     """Return the runs that the same request with the same key made, if any."""
     known = key and IdempotencyKey.objects.filter(user=user, key=key).first()
@@ -195,8 +226,11 @@ def _made_before(user: User, key: str, request: str) -> list[Run]:
         return []
     if known.fingerprint != request:
         raise IdempotencyKeyReused
-    runs = Run.objects.in_bulk(known.runs)
-    return [runs[uuid.UUID(pk)] for pk in known.runs if uuid.UUID(pk) in runs]
+    runs = Run.objects.select_related("photo").in_bulk(known.runs)
+    found = [runs[uuid.UUID(pk)] for pk in known.runs if uuid.UUID(pk) in runs]
+    for run in found:
+        run.replayed = True
+    return found
 
 
 def _accepted(user: User, photo: Photo | photos.Upload) -> Photo:
@@ -240,6 +274,43 @@ def delete_run(run: Run) -> None:
         Run.objects.filter(pk=run.pk).update(deleted_at=timezone.now(), result="", thumbnail="", favourite=False)
         Notification.objects.filter(subject=run.pk).delete()
         transaction.on_commit(lambda: photos.delete_files(*names))
+
+
+def delete_photo(photo: Photo) -> None:
+    """Take a photo away, with everything that was made of it. Bare rows stay, as they do of deleted runs."""
+    for run in Run.objects.filter(photo=photo, deleted_at=None):
+        delete_run(run)
+    names = photo.file.name, photo.thumbnail.name
+    with transaction.atomic():
+        # The same picture may be sent again, and is then a new photo.
+        gone = {
+            "deleted_at": timezone.now(),
+            "sha256": f"deleted:{photo.pk.hex}",
+            "name": "",
+            "file": "",
+            "thumbnail": "",
+        }
+        Photo.objects.filter(pk=photo.pk).update(**gone)
+        transaction.on_commit(lambda: photos.delete_files(*names))
+
+
+def change_avatar(profile: Profile, file: Any) -> None:
+    """Store a new picture of the user in the place of the old one; None takes it away. Raises GenerationError."""
+    old = profile.avatar.name
+    profile.avatar = photos.accept_avatar(photos.Upload(file.read(), file.name)) if file else ""
+    profile.save(update_fields=["avatar"])
+    photos.delete_files(old)
+
+
+def delete_account(user: User) -> None:
+    """Take an account away with all that belongs to it, stored pictures included."""
+    with transaction.atomic():
+        Profile.objects.lock(user.pk)
+        names = [name for photo in Photo.objects.filter(user=user) for name in (photo.file.name, photo.thumbnail.name)]
+        names += [name for run in Run.objects.filter(user=user) for name in (run.result.name, run.thumbnail.name)]
+        names += [profile.avatar.name for profile in Profile.objects.filter(user=user)]
+        user.delete()
+        transaction.on_commit(lambda: photos.delete_files(*set(names)))
 
 
 def _files_of_its_own(run: Run) -> list[str]:

@@ -23,5 +23,7 @@ urlpatterns = [
     path("runs/<uuid:pk>/<size:size>", pictures.result, name="result"),
     path("batches/<uuid:pk>/", views.batch, name="batch"),
     path("photos/<uuid:pk>/<size:size>", pictures.photo, name="photo"),
+    path("account/<int:pk>/avatar", pictures.avatar, name="avatar"),
+    path("presets/sample", pictures.preview_before, name="preview_before"),
     path("presets/<slug:slug>/preview", pictures.preview, name="preview"),
 ]

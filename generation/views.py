@@ -148,9 +148,7 @@ def _seen(request: HttpRequest, runs: list[Run], batch: uuid.UUID | None = None)
 
 
 def _poll_seconds(runs: list[Run]) -> int:
-    """Look every second at first, and less often the longer it takes."""
-    age = (timezone.now() - max(one.created_at for one in runs)).total_seconds()
-    return 1 if age < 20 else 2 if age < 60 else 5
+    return min((one.poll_after_ms or 5000) for one in runs) // 1000
 
 
 @require_POST

@@ -5,4 +5,4 @@ class StefnaConfig(AppConfig):
     name = "stefna"
 
     def ready(self) -> None:
-        from stefna import checks  # noqa: F401  (importing registers them)
+        from stefna import checks, schema  # noqa: F401  (importing registers them)

@@ -63,6 +63,8 @@ def nothing_of_development_is_on(**options: Any) -> list[CheckMessage]:
                 id="stefna.W001",
             )
         )
+    if settings.DEV_ALLOW_NOAUTH:
+        found.append(Error("DEV_ALLOW_NOAUTH is on.", hint="It is for a developer's machine.", id="stefna.E005"))
     bases = [base for base, _, _ in settings.AIML_ENDPOINTS] or [settings.AIML_API_BASE]
     if any(not base.startswith("https://") for base in bases):
         found.append(Warning("The AIML key would travel without encryption.", hint="Use https://.", id="stefna.W002"))

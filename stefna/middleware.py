@@ -15,6 +15,7 @@ from django.utils.http import urlencode
 from django_htmx.http import HttpResponseClientRedirect
 
 from generation import photos
+from stefna import problems
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
@@ -56,6 +57,8 @@ def limit_body(get_response: GetResponse) -> GetResponse:
         return get_response(request)
 
     def refuse(request: HttpRequest, status: int, message: str) -> HttpResponse:
+        if problems.is_api(request):
+            return problems.answer(status, message)
         # No session has been opened yet, and none is needed to say no.
         if "HX-Request" in request.headers:
             return render(request, "generation/_error.html", {"message": message}, status=status)

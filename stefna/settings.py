@@ -43,6 +43,11 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "allauth",
     "allauth.account",
+    "allauth.headless",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "csp",
     "django_htmx",
     "accounts",
@@ -262,6 +267,57 @@ SECURE_HSTS_SECONDS = 0 if DEBUG else 365 * 24 * 3600
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = not DEBUG
 if TRUSTED_PROXIES:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+# -- The API -----------------------------------------------------------------------------------------------
+
+# Keys of mobile clients, several at once so that they can be replaced: name=key,name=key.
+APP_KEYS = env.dict("APP_KEYS", default={"dev": "dev"} if DEBUG else {})
+# Signs every API call in as one developer; without DEBUG it does nothing, and `check --deploy` refuses it.
+DEV_ALLOW_NOAUTH = env.bool("DEV_ALLOW_NOAUTH", default=False)
+HEADLESS_CLIENTS = ["app"]
+HEADLESS_TOKEN_STRATEGY = "accounts.authentication.SessionTokens"  # noqa: S105  (a class, no secret)
+# Our own description is made of it.
+HEADLESS_SERVE_SPECIFICATION = True
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "accounts.authentication.AppSession",
+        "accounts.authentication.PageSession",
+        *(["accounts.authentication.DeveloperWithoutSignIn"] if DEBUG and DEV_ALLOW_NOAUTH else []),
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser", "rest_framework.parsers.MultiPartParser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "stefna.problems.AlwaysJSON",
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_THROTTLE_RATES": {"upload": "120/min", "poll": "1200/min"},
+    "EXCEPTION_HANDLER": "stefna.problems.handle_exception",
+    "NUM_PROXIES": TRUSTED_PROXIES,
+    "URL_FORMAT_OVERRIDE": None,
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Stefna",
+    "DESCRIPTION": "Change photos with AI presets: send a photo, choose a look, get a picture that is kept.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "ENUM_NAME_OVERRIDES": {
+        "RunModeEnum": "generation.modes.Mode",
+        "BatchModeEnum": "generation.modes.BATCH_CHOICES",
+        "RunStatusEnum": "generation.models.Run.Status",
+    },
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "stefna.schema.add_problems",
+        "stefna.schema.add_sign_in",
+    ],
+}
 
 # -- Language, time, logs ----------------------------------------------------------------------------------
 

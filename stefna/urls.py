@@ -14,4 +14,11 @@ urlpatterns = [
     path("", include("notifications.urls")),
     path("account/", include("accounts.urls")),
     path("admin/", admin.site.urls),
+    path("_allauth/", include("allauth.headless.urls")),
+    path("api/", include("stefna.api")),
 ]
+
+handler400 = "stefna.problems.bad_request"
+handler403 = "stefna.problems.permission_denied"
+handler404 = "stefna.problems.page_not_found"
+handler500 = "stefna.problems.server_error"

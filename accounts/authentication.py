@@ -1,0 +1,77 @@
+"""Who calls the API: a mobile client with a session token and an app key, or a page with its session and CSRF token."""
+
+from __future__ import annotations
+
+from allauth.headless.contrib.rest_framework.authentication import XSessionTokenAuthentication
+from allauth.headless.tokens.strategies.sessions import SessionTokenStrategy
+from django.conf import settings
+from django.http import HttpRequest
+from django.utils.crypto import constant_time_compare
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+
+from accounts.models import Profile, User
+
+DEVELOPER = "developer@stefna.invalid"
+
+
+class AppSession(XSessionTokenAuthentication):
+    """`Authorization: Bearer <session token>` or `X-Session-Token`, with one of the owner's app keys in `X-App-Key`."""
+
+    def authenticate(self, request: Request) -> tuple[User, None] | None:
+        token = self.get_session_token(request)
+        if not token:
+            return None
+        check_app_key(request.headers.get("X-App-Key", ""))
+        found = super().authenticate(request)
+        if found is None:
+            raise AuthenticationFailed("The session token is not valid, or not any more. Please sign in again.")
+        user: User = found[0]
+        # The owner's rights belong in the admin site, behind its own sign-in, and not in an app.
+        if not user.is_active or user.is_staff or user.is_superuser:
+            raise AuthenticationFailed("This account cannot be used in an app.")
+        return user, None
+
+    def get_session_token(self, request: HttpRequest) -> str | None:
+        return session_token(request)
+
+    def authenticate_header(self, request: Request) -> str:
+        # Without it DRF would answer 403 where 401 is meant.
+        return 'Bearer realm="stefna"'
+
+
+class PageSession(SessionAuthentication):
+    """The session of the pages, with its CSRF token."""
+
+
+class DeveloperWithoutSignIn(BaseAuthentication):
+    """Signs every call in as one user, on a developer's own machine (`DEV_ALLOW_NOAUTH` with `DEBUG`)."""
+
+    def authenticate(self, request: Request) -> tuple[User, None] | None:
+        if not (settings.DEBUG and settings.DEV_ALLOW_NOAUTH):
+            return None
+        user, _ = User.objects.get_or_create(email=DEVELOPER)
+        Profile.objects.upsert(user)
+        return user, None
+
+
+class SessionTokens(SessionTokenStrategy):
+    """Lets the sign-in endpoints read the token from the same two headers as the API."""
+
+    def get_session_token(self, request: HttpRequest) -> str | None:
+        return session_token(request)
+
+
+def session_token(request: HttpRequest) -> str | None:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    return request.headers.get("X-Session-Token") or None
+
+
+def check_app_key(given: str) -> None:
+    """Compare with every configured key, in the same time whatever is given. Raises AuthenticationFailed."""
+    known = [constant_time_compare(given, key) for key in settings.APP_KEYS.values()]
+    if not given or not any(known):
+        raise AuthenticationFailed("This app is not known here, or its key has been replaced.", code="app_key_invalid")

@@ -1,0 +1,579 @@
+"""The API of presets, photos, runs and batches. A view finds, checks, calls one service, answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import statistics
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import django_filters
+from django.core.cache import cache
+from django.core.files.uploadedfile import UploadedFile
+from django.db import connections
+from django.db.models import Q, QuerySet
+from django.http import HttpResponseBase
+from django.urls import reverse
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field, inline_serializer
+from rest_framework import mixins, serializers, viewsets
+from rest_framework.decorators import action
+from rest_framework.exceptions import NotFound
+from rest_framework.pagination import CursorPagination
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.throttling import UserRateThrottle
+
+from generation import photos, pictures, services
+from generation.exceptions import IdempotencyKeyInvalid, IdempotencyKeyRequired, PhotoRequired
+from generation.models import (
+    MAX_PROMPT_LENGTH,
+    MAX_SEED,
+    MAX_STRENGTH,
+    MIN_STRENGTH,
+    IdempotencyKey,
+    Photo,
+    Preset,
+    Run,
+)
+from generation.modes import BATCH_CHOICES, BATCHES, Mode
+
+USUAL_SECONDS = 60
+MAX_WAIT_SECONDS = 25
+LOOK_SECONDS = 0.25
+
+KEY_HEADER = OpenApiParameter(
+    "Idempotency-Key", str, OpenApiParameter.HEADER, required=True, description="1–255 visible ASCII characters."
+)
+
+
+class UploadThrottle(UserRateThrottle):
+    scope = "upload"
+
+
+class PollThrottle(UserRateThrottle):
+    scope = "poll"
+
+
+class Newest(CursorPagination):
+    """Newest first, by a unique order, so that page 1,000 costs what page 1 costs."""
+
+    ordering = ("-created_at", "-id")
+    page_size = 25
+    page_size_query_param = "page_size"
+    max_page_size = 100
+
+
+# -- What is answered ----------------------------------------------------------------------------------------
+
+
+def absolute(context: dict[str, Any], path: str) -> str:
+    """Make an address that works without signing in, for an hour, from anywhere."""
+    request: Request = context["request"]
+    return request.build_absolute_uri(pictures.signed(path))
+
+
+class PresetSerializer(serializers.ModelSerializer):
+    preview = serializers.SerializerMethodField()
+    supports = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Preset
+        fields = ("slug", "name", "tag", "category", "description", "strength", "default_seed", "preview", "supports")
+
+    def get_preview(self, preset: Preset) -> dict[str, str]:
+        request: Request = self.context["request"]
+        before = request.build_absolute_uri(reverse("preview_before"))
+        return {"before": before, "after": request.build_absolute_uri(preset.get_preview_url())}
+
+    def get_supports(self, preset: Preset) -> dict[str, bool]:
+        return {"strength": True, "seed": True, "prompt": services.takes_prompts()}
+
+
+class PresetBriefSerializer(serializers.Serializer):
+    slug = serializers.CharField()
+    name = serializers.CharField()
+    tag = serializers.CharField()
+
+
+class ModeSerializer(serializers.Serializer):
+    slug = serializers.CharField()
+    name = serializers.CharField()
+    description = serializers.CharField()
+    members = PresetSerializer(many=True)
+
+
+class PhotoSerializer(serializers.ModelSerializer):
+    url = serializers.SerializerMethodField()
+    thumbnail_url = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Photo
+        fields = ("id", "url", "thumbnail_url", "width", "height", "bytes", "content_type", "created_at")
+
+    def get_url(self, photo: Photo) -> str:
+        return absolute(self.context, reverse("photo", args=[photo.pk, "picture"]))
+
+    def get_thumbnail_url(self, photo: Photo) -> str:
+        return absolute(self.context, reverse("photo", args=[photo.pk, "thumbnail"]))
+
+
+class ResultSerializer(serializers.Serializer):
+    url = serializers.URLField()
+    thumbnail_url = serializers.URLField()
+    download_url = serializers.URLField()
+    width = serializers.IntegerField()
+    height = serializers.IntegerField()
+    bytes = serializers.IntegerField()
+    content_type = serializers.CharField()
+
+
+class RunErrorSerializer(serializers.Serializer):
+    code = serializers.CharField()
+    message = serializers.CharField()
+    retryable = serializers.BooleanField()
+
+
+class TimingsSerializer(serializers.Serializer):
+    queue_ms = serializers.IntegerField(allow_null=True)
+    upload_ms = serializers.IntegerField(allow_null=True)
+    model_ms = serializers.IntegerField(allow_null=True)
+    store_ms = serializers.IntegerField(allow_null=True)
+    total_ms = serializers.IntegerField(allow_null=True)
+
+
+class RunSerializer(serializers.ModelSerializer):
+    mode = serializers.ChoiceField(choices=Mode.choices, read_only=True)
+    preset = serializers.SerializerMethodField()
+    photo = PhotoSerializer(read_only=True)
+    result = serializers.SerializerMethodField()
+    error = serializers.SerializerMethodField()
+    provider = serializers.ChoiceField(choices=["embedded", "aiml"], read_only=True)
+    counted = serializers.BooleanField(read_only=True)
+    timings = TimingsSerializer(source="*", read_only=True)
+    queue_position = serializers.IntegerField(allow_null=True, read_only=True)
+    expected_ms = serializers.SerializerMethodField()
+    poll_after_ms = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Run
+        fields = (
+            "id", "status", "phase", "mode", "batch", "preset", "prompt", "strength", "seed", "photo", "result",
+            "error", "attempts", "cached", "provider", "counted", "favourite", "timings", "created_at", "started_at",
+            "finished_at", "queue_position", "expected_ms", "poll_after_ms",
+        )  # fmt: skip
+        read_only_fields = tuple(name for name in fields if name != "favourite")
+
+    @extend_schema_field(PresetBriefSerializer(allow_null=True))
+    def get_preset(self, run: Run) -> dict[str, str] | None:
+        # Of the snapshot: what the run was made from, whatever has become of the preset.
+        if not run.preset_slug:
+            return None
+        return {"slug": run.preset_slug, "name": run.preset_name, "tag": run.preset_tag}
+
+    @extend_schema_field(ResultSerializer(allow_null=True))
+    def get_result(self, run: Run) -> dict[str, Any] | None:
+        if not run.result:
+            return None
+        return {
+            "url": absolute(self.context, reverse("result", args=[run.pk, "picture"])),
+            "thumbnail_url": absolute(self.context, reverse("result", args=[run.pk, "thumbnail"])),
+            "download_url": absolute(self.context, reverse("download", args=[run.pk])),
+            "width": run.width,
+            "height": run.height,
+            "bytes": run.bytes,
+            "content_type": run.content_type,
+        }
+
+    @extend_schema_field(RunErrorSerializer(allow_null=True))
+    def get_error(self, run: Run) -> dict[str, Any] | None:
+        if run.status != Run.Status.FAILED:
+            return None
+        return {"code": run.error_code, "message": run.error_message, "retryable": run.error_retryable}
+
+    def get_expected_ms(self, run: Run) -> int | None:
+        return usual_ms().get(run.preset_slug) if run.is_active else None
+
+    def get_poll_after_ms(self, run: Run) -> int | None:
+        return run.poll_after_ms
+
+
+def usual_ms() -> dict[str, int]:
+    """Return the median time of each preset's recent runs, in one query that the cache keeps for a while."""
+
+    def measured() -> dict[str, int]:
+        recent = Run.objects.filter(status=Run.Status.SUCCEEDED, cached=False).exclude(total_ms=None)
+        times: dict[str, list[int]] = {}
+        for slug, total_ms in recent.order_by("-created_at").values_list("preset_slug", "total_ms")[:500]:
+            times.setdefault(slug, []).append(total_ms or 0)
+        return {slug: round(statistics.median(found)) for slug, found in times.items()}
+
+    return cache.get_or_set("usual_ms", measured, USUAL_SECONDS) or {}
+
+
+# -- What is asked -------------------------------------------------------------------------------------------
+
+
+class PhotoSource(serializers.Serializer):
+    """A photo: the file itself, or the id of one that was sent before."""
+
+    photo = serializers.FileField(required=False, allow_empty_file=True, use_url=False)
+    photo_id = serializers.UUIDField(required=False)
+
+    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if "photo" in fields and "photo_id" in fields:
+            raise serializers.ValidationError("Send photo or photo_id, not both.")
+        return fields
+
+    def chosen(self) -> Photo | photos.Upload:
+        """Return the photo that was sent or named. Raises PhotoRequired; another's photo is as missing as none."""
+        fields = self.validated_data
+        if file := fields.get("photo"):
+            return photos.Upload(file.read(), file.name)
+        if photo_id := fields.get("photo_id"):
+            photo = Photo.objects.for_user(self.context["request"].user).filter(pk=photo_id).first()
+            if photo is None:
+                raise serializers.ValidationError({"photo_id": ["There is no such photo."]})
+            return photo
+        if "photo" in fields:
+            return photos.Upload(b"")
+        raise PhotoRequired
+
+
+class ActivePreset(serializers.SlugRelatedField):
+    def __init__(self, **options: Any) -> None:
+        # One that was switched off is found and refused by the service: it was there a moment ago.
+        super().__init__(slug_field="slug", queryset=Preset.objects.looks(), **options)
+
+
+class RunRequestSerializer(PhotoSource):
+    preset = ActivePreset(required=False)
+    prompt = serializers.CharField(required=False, max_length=MAX_PROMPT_LENGTH)
+    strength = serializers.FloatField(required=False, min_value=MIN_STRENGTH, max_value=MAX_STRENGTH)
+    seed = serializers.IntegerField(required=False, min_value=1, max_value=MAX_SEED)
+    fresh = serializers.BooleanField(required=False, default=False)
+
+    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if ("preset" in fields) == ("prompt" in fields):
+            raise serializers.ValidationError({"preset": ["Send either preset or prompt."]})
+        return super().validate(fields)
+
+
+class BatchRequestSerializer(PhotoSource):
+    mode = serializers.ChoiceField(choices=BATCH_CHOICES, required=False)
+    presets = serializers.ListField(child=ActivePreset(), required=False, min_length=2, max_length=12)
+    preset = ActivePreset(required=False)
+    variations = serializers.IntegerField(required=False, min_value=2, max_value=4)
+
+    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
+        asked = [name for name in ("mode", "presets", "preset") if name in fields]
+        if len(asked) != 1 or ("variations" in fields) != (asked == ["preset"]):
+            raise serializers.ValidationError({"mode": ["Send mode, or presets, or preset with variations."]})
+        if len({preset.pk for preset in fields.get("presets", [])}) != len(fields.get("presets", [])):
+            raise serializers.ValidationError({"presets": ["Each preset once."]})
+        return super().validate(fields)
+
+
+class FavouriteSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Run
+        fields = ("favourite",)
+        extra_kwargs: ClassVar[dict[str, Any]] = {"favourite": {"required": False}}
+
+
+class BatchSerializer(serializers.Serializer):
+    id = serializers.UUIDField()
+    mode = serializers.ChoiceField(choices=Mode.choices)
+    status = serializers.ChoiceField(choices=["running", "succeeded", "partial", "failed"])
+    runs = RunSerializer(many=True)
+
+
+class RunFilter(django_filters.FilterSet):
+    status = django_filters.ChoiceFilter(choices=Run.Status.choices)
+    preset = django_filters.CharFilter(field_name="preset_slug")
+    batch = django_filters.UUIDFilter()
+    favourite = django_filters.BooleanFilter()
+
+    class Meta:
+        model = Run
+        fields = ("status", "preset", "batch", "favourite")
+
+
+class PresetFilter(django_filters.FilterSet):
+    category = django_filters.ChoiceFilter(choices=Preset.Category.choices)
+    tag = django_filters.CharFilter(lookup_expr="iexact")
+    q = django_filters.CharFilter(method="search", label="Words of the name, tag or description")
+
+    class Meta:
+        model = Preset
+        fields = ("category", "tag", "q")
+
+    def search(self, presets: QuerySet[Preset], name: str, words: str) -> QuerySet[Preset]:
+        for word in words.split()[:5]:
+            found = Q(name__icontains=word) | Q(tag__icontains=word) | Q(description__icontains=word)
+            presets = presets.filter(found)
+        return presets
+
+
+def idempotency_key(request: Request) -> str:
+    """Return the request's key. Raises IdempotencyKeyRequired and IdempotencyKeyInvalid."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        raise IdempotencyKeyRequired
+    if not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
+        raise IdempotencyKeyInvalid
+    return key
+
+
+# -- Views ---------------------------------------------------------------------------------------------------
+
+
+class PresetViewSet(viewsets.ReadOnlyModelViewSet):
+    """The looks that a photo can be given."""
+
+    queryset = Preset.objects.active().looks()
+    serializer_class = PresetSerializer
+    lookup_field = "slug"
+    lookup_value_converter = "slug"
+    filterset_class = PresetFilter
+    pagination_class = None
+
+
+class ModeViewSet(viewsets.ViewSet):
+    """Modes make several runs of one photo."""
+
+    @extend_schema(responses=ModeSerializer(many=True))
+    def list(self, request: Request) -> Response:
+        members = Preset.objects.active().filter(mode__in=list(BATCHES))
+        modes = [
+            {
+                "slug": mode.slug,
+                "name": mode.name,
+                "description": mode.description,
+                "members": [member for member in members if member.mode == mode.mode],
+            }
+            for mode in BATCHES.values()
+        ]
+        return Response(ModeSerializer(modes, many=True, context={"request": request}).data)
+
+
+class PhotoViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
+    """The photos that you sent. They are kept until you delete them."""
+
+    lookup_value_converter = "uuid"
+    queryset = Photo.objects.none()
+    serializer_class = PhotoSerializer
+    pagination_class = Newest
+    throttle_classes: ClassVar = [UploadThrottle]
+
+    def get_queryset(self) -> QuerySet[Photo]:
+        return Photo.objects.for_user(self.request.user) if self.request.user.is_authenticated else self.queryset
+
+    @extend_schema(
+        request={"multipart/form-data": inline_serializer("PhotoUpload", {"photo": serializers.FileField()})},
+        responses={201: PhotoSerializer, 200: PhotoSerializer},
+    )
+    def create(self, request: Request) -> Response:
+        """Store a photo. The same bytes are the same photo, and are then answered with 200."""
+        if not isinstance(request.data, dict) or not isinstance(file := request.data.get("photo"), UploadedFile):
+            raise PhotoRequired
+        photo = photos.accept(request.user, photos.Upload(file.read(), file.name or ""))
+        status = 200 if photo.upload_ms is None else 201
+        headers = {"Location": reverse("api:photo-detail", args=[photo.pk])}
+        return Response(self.get_serializer(photo).data, status=status, headers=headers)
+
+    def destroy(self, request: Request, pk: uuid.UUID) -> Response:
+        """Delete a photo and everything that was made of it, at the storage too."""
+        services.delete_photo(self.get_object())
+        return Response(status=204)
+
+
+class RunViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.UpdateModelMixin, viewsets.GenericViewSet):
+    """Runs: one request each to turn a photo into a picture."""
+
+    lookup_value_converter = "uuid"
+    queryset = Run.objects.none()
+    serializer_class = RunSerializer
+    pagination_class = Newest
+    filterset_class = RunFilter
+    throttle_classes: ClassVar = [PollThrottle]
+    http_method_names: ClassVar = ["get", "post", "patch", "delete", "head", "options"]
+
+    def get_queryset(self) -> QuerySet[Run]:
+        if not self.request.user.is_authenticated:
+            return self.queryset
+        return Run.objects.for_user(self.request.user).select_related("photo").with_place()
+
+    def get_throttles(self) -> list[Any]:
+        return [UploadThrottle()] if self.action == "create" else super().get_throttles()
+
+    @extend_schema(
+        request={"multipart/form-data": RunRequestSerializer, "application/json": RunRequestSerializer},
+        responses={202: RunSerializer},
+        parameters=[KEY_HEADER],
+    )
+    def create(self, request: Request) -> Response:
+        """Accept a run. From then on it has a row, and its address answers until it has ended and after."""
+        key = idempotency_key(request)
+        asked = RunRequestSerializer(data=request.data, context=self.get_serializer_context())
+        asked.is_valid(raise_exception=True)
+        fields = asked.validated_data
+        run = services.start_run(
+            user=request.user,
+            photo=asked.chosen(),
+            preset=fields.get("preset"),
+            prompt=fields.get("prompt", ""),
+            strength=fields.get("strength"),
+            seed=fields.get("seed"),
+            fresh=fields["fresh"],
+            key=key,
+        )
+        location = reverse("api:run-detail", args=[run.pk])
+        return accepted(request, key, run.replayed, lambda: self.get_serializer(run).data, location)
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER),
+            OpenApiParameter("Prefer", str, OpenApiParameter.HEADER, description="wait=N: hold the answer up to 25 s"),
+        ],
+        responses={200: RunSerializer, 304: None},
+    )
+    def retrieve(self, request: Request, pk: uuid.UUID) -> Response:
+        """Look at a run; with `Prefer: wait=N`, as soon as it ends or gets further."""
+        run = self.get_object()
+        waited = re.search(r"\bwait=(\d{1,3})\b", request.headers.get("Prefer", ""))
+        if waited and run.is_active:
+            run = self._changed(run, min(MAX_WAIT_SECONDS, int(waited[1])))
+        data = self.get_serializer(run).data
+        # Addresses carry the time of their signature, which is no change of the run.
+        told = {name: value for name, value in data.items() if name not in ("photo", "result")}
+        etag = f'"{hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:32]}"'
+        known = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
+        headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+        if waited:
+            headers["Preference-Applied"] = f"wait={waited[1]}"
+        if etag in known:
+            return Response(status=304, headers=headers)
+        return Response(data, headers=headers)
+
+    def _changed(self, run: Run, seconds: float) -> Run:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            # Nobody who waits holds a connection to the database.
+            connections.close_all() if not connections["default"].in_atomic_block else None
+            time.sleep(LOOK_SECONDS)
+            seen = self.get_queryset().filter(pk=run.pk).first()
+            if seen is None:
+                raise NotFound
+            if (seen.status, seen.phase) != (run.status, run.phase):
+                return seen
+        return run
+
+    @extend_schema(request=FavouriteSerializer, responses=RunSerializer)
+    def partial_update(self, request: Request, pk: uuid.UUID) -> Response:
+        """Mark as a favourite, or not any more."""
+        run = self.get_object()
+        asked = FavouriteSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        if "favourite" in asked.validated_data:
+            run.favourite = asked.validated_data["favourite"]
+            Run.objects.filter(pk=run.pk).update(favourite=run.favourite)
+        return Response(self.get_serializer(run).data)
+
+    def destroy(self, request: Request, pk: uuid.UUID) -> Response:
+        """Delete a run and its stored result; one that is running is cancelled."""
+        services.delete_run(self.get_object())
+        return Response(status=204)
+
+    @extend_schema(request=None, responses=RunSerializer)
+    @action(detail=True, methods=["post"])
+    def cancel(self, request: Request, pk: uuid.UUID) -> Response:
+        """Cancel a run: a waiting one ends at once, a running one drops its result when it comes."""
+        run = services.cancel_run(self.get_object())
+        return Response(self.get_serializer(run).data)
+
+    @extend_schema(request=None, responses={202: RunSerializer})
+    @action(detail=True, methods=["post"])
+    def retry(self, request: Request, pk: uuid.UUID) -> Response:
+        """Make a new run from the photo and snapshot of one that failed or was cancelled."""
+        run = services.retry_run(self.get_object())
+        headers = {"Location": reverse("api:run-detail", args=[run.pk])}
+        return Response(self.get_serializer(run).data, status=202, headers=headers)
+
+    @extend_schema(
+        parameters=[OpenApiParameter("format", str, enum=["original", "jpeg", "webp", "png"], default="original")],
+        responses={(200, "image/*"): bytes},
+    )
+    @action(detail=True, methods=["get"])
+    def download(self, request: Request, pk: uuid.UUID) -> HttpResponseBase:
+        """Download the result, in the format that is asked for, under a readable name."""
+        run = self.get_object()
+        if not run.result:
+            raise NotFound
+        content_type = photos.download_type(run, request.query_params.get("format", "original"))
+        if content_type is None:
+            raise serializers.ValidationError({"format": ["One of original, jpeg, webp, png."]})
+        return pictures.attachment(run, content_type)
+
+
+class BatchViewSet(viewsets.ViewSet):
+    """Batches: several runs of one photo, asked for at once. Each ends, counts and is retried on its own."""
+
+    lookup_value_converter = "uuid"
+
+    @extend_schema(
+        request={"multipart/form-data": BatchRequestSerializer, "application/json": BatchRequestSerializer},
+        responses={202: BatchSerializer},
+        parameters=[KEY_HEADER],
+    )
+    def create(self, request: Request) -> Response:
+        key = idempotency_key(request)
+        asked = BatchRequestSerializer(data=request.data, context={"request": request})
+        asked.is_valid(raise_exception=True)
+        fields = asked.validated_data
+        runs = services.start_batch(
+            user=request.user,
+            photo=asked.chosen(),
+            mode=Mode(fields["mode"]) if "mode" in fields else None,
+            presets=fields.get("presets") or [one for one in [fields.get("preset")] if one],
+            variations=fields.get("variations", 1),
+            key=key,
+        )
+        location = reverse("api:batch-detail", args=[runs[0].batch])
+        return accepted(request, key, runs[0].replayed, lambda: self._data(request, runs), location)
+
+    @extend_schema(responses=BatchSerializer, parameters=[OpenApiParameter("id", uuid.UUID, OpenApiParameter.PATH)])
+    def retrieve(self, request: Request, pk: uuid.UUID) -> Response:
+        runs = list(Run.objects.for_user(request.user).select_related("photo").with_place().filter(batch=pk))
+        if not runs:
+            raise NotFound
+        return Response(self._data(request, runs[::-1]))
+
+    def _data(self, request: Request, runs: list[Run]) -> dict[str, Any]:
+        latest = [run for run in runs if not any(other.retry_of_id == run.pk for other in runs)]
+        good = sum(run.status == Run.Status.SUCCEEDED for run in latest)
+        status = "partial" if good else "failed"
+        if any(run.is_active for run in latest):
+            status = "running"
+        elif good == len(latest):
+            status = "succeeded"
+        batch = {"id": runs[0].batch, "mode": runs[0].mode, "status": status, "runs": runs}
+        data: dict[str, Any] = BatchSerializer(batch, context={"request": request}).data
+        return data
+
+
+def accepted(request: Request, key: str, replayed: bool, data: Callable[[], Any], location: str) -> Response:
+    """Answer 202; the same request with the same key is answered with the very same words."""
+    known = IdempotencyKey.objects.filter(user=request.user, key=key)
+    headers = {"Location": location}
+    if replayed:
+        headers["Idempotent-Replayed"] = "true"
+        given = known.values_list("answer", flat=True).first()
+        return Response(given or data(), status=202, headers=headers)
+    said = json.loads(JSONRenderer().render(data()))
+    known.update(answer=said)
+    return Response(said, status=202, headers=headers)

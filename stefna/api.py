@@ -1,0 +1,33 @@
+"""Every address of the API."""
+
+from django.contrib.auth.decorators import login_not_required
+from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from rest_framework.routers import SimpleRouter
+
+from accounts.api import PingView
+from generation.api import BatchViewSet, ModeViewSet, PhotoViewSet, PresetViewSet, RunViewSet
+from generation.api_profile import ExportView, ProfileView
+from notifications.api import NotificationViewSet
+from stefna import problems
+
+router = SimpleRouter(trailing_slash=False, use_regex_path=False)
+router.register("presets", PresetViewSet, basename="preset")
+router.register("modes", ModeViewSet, basename="mode")
+router.register("photos", PhotoViewSet, basename="photo")
+router.register("runs", RunViewSet, basename="run")
+router.register("batches", BatchViewSet, basename="batch")
+router.register("notifications", NotificationViewSet, basename="notification")
+
+v1 = [
+    path("ping", PingView.as_view(), name="ping"),
+    path("profile", ProfileView.as_view(), name="profile"),
+    path("profile/export", ExportView.as_view(), name="export"),
+    *router.urls,
+]
+urlpatterns = [
+    path("v1/", include((v1, "api"))),
+    path("schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("<path:rest>", login_not_required(problems.nothing_here)),
+]

@@ -1,0 +1,555 @@
+"""The API as a mobile client has it: over HTTP, with a session token and an app key, from signing up to the end."""
+
+import io
+import json
+import uuid
+import zipfile
+from datetime import timedelta
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.management import call_command
+from django.urls import reverse
+from django.utils import timezone
+from PIL import Image
+
+from accounts.models import Profile, User
+from conftest import small
+from generation.models import Photo, Preset, Run
+from notifications.models import Notification
+
+pytestmark = pytest.mark.django_db
+NOBODYS = "5f0c7d52-2a0f-4a4e-9a0a-6a4f3f0f7c11"
+
+
+class App:
+    """A mobile client. It knows its app key, its session token, and nothing else."""
+
+    def __init__(self, client, token=None, key="dev"):
+        self.client, self.token, self.key = client, token, key
+
+    def __call__(self, method, path, data=None, *, files=None, **headers):
+        if self.token:
+            headers.setdefault("Authorization", f"Bearer {self.token}")
+        if self.key:
+            headers.setdefault("X-App-Key", self.key)
+        address = path if path.startswith(("/", "http")) else f"/api/v1/{path}"
+        send = getattr(self.client, method)
+        if files is not None:
+            answer = send(address, {**(data or {}), **files}, headers=headers)
+        elif data is not None:
+            answer = send(address, json.dumps(data), content_type="application/json", headers=headers)
+        else:
+            answer = send(address, headers=headers)
+        # Whatever is asked, an error has one shape, and every answer can be found in the log.
+        assert answer["X-Request-ID"]
+        if answer.status_code >= 400 and address.startswith("/api/"):
+            assert answer["Content-Type"] == "application/problem+json", answer.content
+            body = answer.json()
+            assert {"type", "title", "status", "code", "detail", "retryable", "request_id"} <= set(body)
+            assert (body["status"], body["request_id"]) == (answer.status_code, answer["X-Request-ID"])
+        return answer
+
+    def sign(self, what, email, password):
+        answer = self("post", f"/_allauth/app/v1/auth/{what}", {"email": email, "password": password})
+        if answer.status_code == 200:
+            self.token = answer.json()["meta"]["session_token"]
+        return answer
+
+    def run(self, **fields):
+        key = fields.pop("key", None) or uuid.uuid4().hex
+        return self("post", "runs", fields, **{"Idempotency-Key": key})
+
+
+@pytest.fixture
+def app(client, catalogue, settings):
+    settings.ACCOUNT_RATE_LIMITS = False  # every test signs in anew
+    return App(client)
+
+
+@pytest.fixture
+def alices(app, alice):
+    assert app.sign("login", "alice@example.com", "a-password-of-alice").status_code == 200
+    return app
+
+
+@pytest.fixture
+def bobs(client, bob):
+    made = App(type(client)())
+    made.sign("login", "bob@example.com", "a-password-of-bob")
+    return made
+
+
+@pytest.fixture
+def sent(alices):
+    answer = alices("post", "photos", files={"photo": SimpleUploadedFile("me.jpg", small("portrait"))})
+    assert answer.status_code == 201
+    return answer.json()
+
+
+def code(answer):
+    return answer.status_code, answer.json()["code"]
+
+
+# -- The journey ---------------------------------------------------------------------------------------------
+
+
+def test_from_sign_up_to_download_and_delete(app, work):
+    assert app.sign("signup", "carol@example.com", "a-password-of-carol").status_code == 200
+    pong = app("get", "ping").json()
+    assert (pong["ok"], pong["message"], set(pong)) == (True, "pong", {"ok", "message", "timestamp", "devMode"})
+    presets = app("get", "presets").json()
+    assert len(presets) == 34
+    assert presets[0]["slug"] == "express_enhance"
+
+    photo = app("post", "photos", files={"photo": SimpleUploadedFile("me.jpg", small("coffee"))})
+    assert (photo.status_code, photo["Location"]) == (201, f"/api/v1/photos/{photo.json()['id']}")
+    again = app("post", "photos", files={"photo": SimpleUploadedFile("me.jpg", small("coffee"))})
+    assert (again.status_code, again.json()["id"]) == (200, photo.json()["id"])
+
+    started = app.run(photo_id=photo.json()["id"], preset="express_enhance", seed=7)
+    assert (started.status_code, started["Location"]) == (202, f"/api/v1/runs/{started.json()['id']}")
+    run = started.json()
+    assert (run["status"], run["phase"], run["preset"]["slug"], run["result"]) == (
+        "queued", "queued", "express_enhance", None,
+    )  # fmt: skip
+    assert (run["queue_position"], run["poll_after_ms"], run["counted"]) == (1, 1000, True)
+
+    assert work() == 1
+    run = app("get", f"runs/{run['id']}").json()
+    assert (run["status"], run["phase"], run["error"], run["poll_after_ms"]) == ("succeeded", "done", None, None)
+    assert run["timings"]["total_ms"] >= 0
+    # Its addresses work without signing in, for whoever was given them.
+    picture = app.client.get(run["result"]["url"])
+    size = Image.open(io.BytesIO(b"".join(picture.streaming_content))).size
+    assert size == (run["result"]["width"], run["result"]["height"])
+    download = app("get", f"runs/{run['id']}/download?format=webp")
+    assert download["Content-Type"] == "image/webp"
+    assert "attachment" in download["Content-Disposition"]
+
+    news = app("get", "notifications?unread=true").json()
+    assert (news["profile_ready"], news["unread_count"], news["results"][0]["run"]) == (True, 1, run["id"])
+    assert app("post", "notifications/read", {"all": True}).json() == {"unread_count": 0}
+
+    favourite = app("patch", f"runs/{run['id']}", {"favourite": True})
+    assert favourite.json()["favourite"] is True
+    assert app("delete", f"runs/{run['id']}").status_code == 204
+    assert code(app("get", f"runs/{run['id']}")) == (404, "not_found")
+    assert app("get", "profile").json()["quota"]["used"] == 1
+    assert app("delete", "profile", {"password": "a-password-of-carol"}).status_code == 204
+    assert not User.objects.filter(email="carol@example.com").exists()
+    assert code(app("get", "ping")) == (401, "not_authenticated")
+
+
+def test_token_that_ends_in_mid_run_leaves_the_run_as_it_is(alices, sent, work):
+    run = alices.run(photo_id=sent["id"], preset="noir_classic").json()
+    assert alices("delete", "/_allauth/app/v1/auth/session").status_code == 401
+    answer = alices("get", f"runs/{run['id']}")
+    assert code(answer) == (401, "not_authenticated")
+    assert answer["WWW-Authenticate"] == 'Bearer realm="stefna"'
+    work()
+    alices.token = None
+    alices.sign("login", "alice@example.com", "a-password-of-alice")
+    assert alices("get", f"runs/{run['id']}").json()["status"] == "succeeded"
+
+
+# -- Who is calling ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"Authorization": "", "X-App-Key": ""}, (401, "not_authenticated")),
+        ({"Authorization": "Bearer wrong"}, (401, "not_authenticated")),
+        ({"X-App-Key": "wrong"}, (401, "app_key_invalid")),
+        ({"X-App-Key": "de"}, (401, "app_key_invalid")),
+        ({"X-App-Key": ""}, (401, "app_key_invalid")),
+    ],
+)
+def test_wrong_credentials_are_401_with_a_challenge(alices, headers, expected):
+    answer = alices("get", "ping", **headers)
+    assert code(answer) == expected
+    assert answer["WWW-Authenticate"] == 'Bearer realm="stefna"'
+
+
+def test_no_key_is_accepted_where_none_is_configured(alices, settings):
+    settings.APP_KEYS = {}
+    assert code(alices("get", "ping")) == (401, "app_key_invalid")
+
+
+def test_header_names_do_not_depend_on_case_and_either_header_carries_the_token(alices):
+    token, alices.token = alices.token, None
+    assert alices("get", "ping", **{"x-session-token": token, "x-APP-key": "dev"}).status_code == 200
+    assert alices("get", "ping", authorization=f"bearer {token}").status_code == 200
+
+
+def test_staff_and_the_deactivated_are_refused(alices, alice):
+    for change in ({"is_staff": True}, {"is_staff": False, "is_active": False}):
+        User.objects.filter(pk=alice.pk).update(**change)
+        assert code(alices("get", "ping")) == (401, "not_authenticated")
+
+
+def test_page_needs_its_csrf_token(alice, catalogue):
+    from django.test import Client
+
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(alice)
+    assert strict.get("/api/v1/ping").status_code == 200
+    answer = strict.post("/api/v1/ping")
+    assert (answer.status_code, answer.json()["code"]) == (403, "csrf_failed")
+
+
+def test_developer_needs_no_sign_in_only_with_debug(client, settings, catalogue):
+    from rest_framework.test import APIRequestFactory
+
+    from accounts.authentication import DeveloperWithoutSignIn
+
+    request = APIRequestFactory().get("/api/v1/ping")
+    settings.DEV_ALLOW_NOAUTH, settings.DEBUG = True, False
+    assert DeveloperWithoutSignIn().authenticate(request) is None
+    settings.DEBUG = True
+    assert DeveloperWithoutSignIn().authenticate(request)[0].email == "developer@stefna.invalid"
+
+
+# -- Asking for runs -----------------------------------------------------------------------------------------
+
+
+def test_same_key_and_request_is_answered_with_the_same_words(alices, sent, work):
+    first = alices.run(photo_id=sent["id"], preset="duotone", key="one-key")
+    work()
+    again = alices.run(photo_id=sent["id"], preset="duotone", key="one-key")
+    assert (again.status_code, again.json()) == (202, first.json())
+    assert again["Idempotent-Replayed"] == "true"
+    assert "Idempotent-Replayed" not in first
+    assert code(alices.run(photo_id=sent["id"], preset="mono_drama", key="one-key")) == (422, "idempotency_key_reused")
+    assert Run.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [(None, "idempotency_key_required"), ("x" * 256, "idempotency_key_invalid"), ("käse", "idempotency_key_invalid")],
+)
+def test_key_is_needed_and_checked(alices, sent, key, expected):
+    headers = {} if key is None else {"Idempotency-Key": key}
+    asked = {"photo_id": sent["id"], "preset": "duotone"}
+    assert code(alices("post", "runs", asked, **headers)) == (400, expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "expected", "field"),
+    [
+        ({"preset": "duotone"}, 400, "photo_required", None),
+        ({"preset": "melt", "photo_id": 1}, 400, "invalid", "preset"),
+        ({"photo_id": 1}, 400, "invalid", "preset"),
+        ({"preset": "duotone", "photo_id": "x"}, 400, "invalid", "photo_id"),
+        ({"preset": "duotone", "photo_id": NOBODYS}, 400, "invalid", "photo_id"),
+        ({"preset": "duotone", "photo_id": 1, "strength": 2}, 400, "invalid", "strength"),
+        ({"preset": "duotone", "photo_id": 1, "seed": 0}, 400, "invalid", "seed"),
+        ({"preset": "duotone", "photo_id": 1, "prompt": "x"}, 400, "invalid", "preset"),
+        ({"prompt": "a castle", "photo_id": 1}, 400, "invalid", None),
+        ({"prompt": "x" * 2001, "photo_id": 1}, 400, "invalid", "prompt"),
+    ],
+)
+def test_wrong_request_is_told_field_by_field(alices, sent, fields, status, expected, field):
+    fields = fields | ({"photo_id": sent["id"]} if fields.get("photo_id") == 1 else {})
+    answer = alices.run(**fields)
+    assert code(answer) == (status, expected)
+    if field:
+        assert list(answer.json()["errors"]) == [field]
+    assert not Run.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", (422, "photo_empty")),
+        (b"<html>", (415, "photo_type_unsupported")),
+        (b"\xff\xd8\xff\xe0 broken", (422, "photo_invalid")),
+    ],
+)
+def test_bad_photo_is_refused_with_its_code(alices, data, expected):
+    answer = alices("post", "photos", files={"photo": SimpleUploadedFile("x.jpg", data)})
+    assert code(answer) == expected
+    answer = alices(
+        "post", "runs", {"preset": "duotone"}, files={"photo": SimpleUploadedFile("x.jpg", data)},
+        **{"Idempotency-Key": "k"},
+    )  # fmt: skip
+    assert code(answer) == expected
+
+
+def test_limits_and_states_have_their_codes(alices, sent, work, settings):
+    settings.MAX_ACTIVE_RUNS = 1
+    run = alices.run(photo_id=sent["id"], preset="duotone").json()
+    assert code(alices.run(photo_id=sent["id"], preset="mono_drama")) == (429, "too_many_active_runs")
+    assert code(alices("post", f"runs/{run['id']}/retry")) == (409, "not_retryable")
+    assert alices("post", f"runs/{run['id']}/cancel").json()["status"] == "cancelled"
+    assert code(alices("post", f"runs/{run['id']}/cancel")) == (409, "not_cancellable")
+    retried = alices("post", f"runs/{run['id']}/retry")
+    assert (retried.status_code, retried.json()["status"]) == (202, "queued")
+    work()
+    settings.DAILY_RUN_LIMIT = 1
+    answer = alices.run(photo_id=sent["id"], preset="noir_classic")
+    assert code(answer) == (429, "quota_exceeded")
+    assert answer.json()["resets_at"]
+    Preset.objects.filter(slug="noir_classic").update(is_active=False)
+    assert code(alices.run(photo_id=sent["id"], preset="noir_classic")) == (409, "preset_unavailable")
+
+
+def test_too_large_and_chunked_bodies_are_problems_too(alices):
+    assert code(alices("post", "photos", files={}, **{"Content-Length": "99999999"})) == (413, "photo_too_large")
+    assert code(alices("post", "photos", files={}, **{"Transfer-Encoding": "chunked"})) == (411, "length_required")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("get", "nothing/here", (404, "not_found")),
+        ("get", f"runs/{NOBODYS}", (404, "not_found")),
+        ("get", "runs/not-an-id", (404, "not_found")),
+        ("put", "profile", (405, "method_not_allowed")),
+        ("delete", "presets/duotone", (405, "method_not_allowed")),
+    ],
+)
+def test_wrong_addresses_and_methods_are_problems_too(alices, method, path, expected):
+    assert code(alices(method, path)) == expected
+
+
+# -- Following -----------------------------------------------------------------------------------------------
+
+
+def test_unchanged_run_is_304(alices, sent, work):
+    run = alices.run(photo_id=sent["id"], preset="duotone").json()
+    seen = alices("get", f"runs/{run['id']}")
+    same = alices("get", f"runs/{run['id']}", **{"If-None-Match": seen["ETag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    work()
+    assert alices("get", f"runs/{run['id']}", **{"If-None-Match": seen["ETag"]}).status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+def test_prefer_wait_answers_as_soon_as_the_run_gets_further(alices, sent, work):
+    import threading
+    import time
+
+    from django.db import connections
+
+    run = alices.run(photo_id=sent["id"], preset="duotone").json()
+
+    def later():
+        time.sleep(0.5)
+        work()
+        connections.close_all()
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    started = time.monotonic()
+    answer = alices("get", f"runs/{run['id']}", Prefer="wait=20")
+    assert time.monotonic() - started < 10
+    assert answer.json()["phase"] != "queued"
+    assert answer["Preference-Applied"] == "wait=20"
+    thread.join()
+
+
+def test_list_is_filtered_and_goes_on_by_cursor(alices, sent, work, django_assert_num_queries):
+    for seed in (1, 2, 3):
+        alices.run(photo_id=sent["id"], preset="duotone", seed=seed)
+    work()
+    alices.run(photo_id=sent["id"], preset="mono_drama")
+    assert len(alices("get", "runs?status=succeeded&preset=duotone").json()["results"]) == 3
+    assert len(alices("get", "runs?status=queued").json()["results"]) == 1
+    assert len(alices("get", "runs?favourite=true").json()["results"]) == 0
+    assert code(alices("get", "runs?status=melting")) == (400, "invalid")
+    first = alices("get", "runs?page_size=2").json()
+    second = alices("get", first["next"]).json()
+    ids = [run["id"] for run in first["results"] + second["results"]]
+    assert len(set(ids)) == 4
+    assert second["next"] is None
+
+
+@pytest.mark.parametrize("path", ["runs", "photos", "notifications", "presets"])
+def test_list_costs_the_same_queries_however_long_it_is(alices, alice, sent, work, path):
+    from django.db import connection
+    from django.test.utils import CaptureQueriesContext
+
+    counts = []
+    for seeds in ((1,), (2, 3, 4)):
+        for seed in seeds:
+            alices.run(photo_id=sent["id"], preset="duotone", seed=seed)
+        work()
+        alices("get", path)
+        with CaptureQueriesContext(
+            connection,
+        ) as captured:
+            assert alices("get", path).status_code == 200
+        counts.append(len(captured))
+    assert counts[0] == counts[1]
+
+
+# -- Batches -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "count"),
+    [
+        ({"mode": "moodmorph"}, 3),
+        ({"presets": ["duotone", "noir_classic"]}, 2),
+        ({"preset": "duotone", "variations": 4}, 4),
+    ],
+)
+def test_batch_is_several_runs_of_one_photo(alices, sent, work, asked, count):
+    answer = alices("post", "batches", asked | {"photo_id": sent["id"]}, **{"Idempotency-Key": "b"})
+    assert answer.status_code == 202
+    batch = answer.json()
+    assert (batch["status"], len(batch["runs"])) == ("running", count)
+    assert answer["Location"] == f"/api/v1/batches/{batch['id']}"
+    again = alices("post", "batches", asked | {"photo_id": sent["id"]}, **{"Idempotency-Key": "b"})
+    assert (again.json(), again["Idempotent-Replayed"]) == (batch, "true")
+    assert work() == count
+    done = alices("get", f"batches/{batch['id']}").json()
+    assert done["status"] == "succeeded"
+    assert len({run["seed"] for run in done["runs"]} | {run["preset"]["slug"] for run in done["runs"]}) > count
+    assert Notification.objects.filter(kind="batch_done").count() == 1
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {}, {"mode": "melt"}, {"presets": ["duotone"]}, {"presets": ["duotone", "duotone"]}, {"preset": "duotone"},
+        {"preset": "duotone", "variations": 5}, {"mode": "moodmorph", "preset": "duotone", "variations": 2},
+    ],
+)  # fmt: skip
+def test_wrong_batch_makes_nothing(alices, sent, asked):
+    answer = alices("post", "batches", asked | {"photo_id": sent["id"]}, **{"Idempotency-Key": "b"})
+    assert code(answer) == (400, "invalid")
+    assert not Run.objects.exists()
+
+
+# -- Whose it is ---------------------------------------------------------------------------------------------
+
+
+def test_anothers_things_are_as_missing_as_none(alices, bobs, sent, work):
+    run = alices.run(photo_id=sent["id"], preset="duotone").json()
+    batch = alices("post", "batches", {"mode": "moodmorph", "photo_id": sent["id"]}, **{"Idempotency-Key": "b"}).json()
+    work()
+    none = NOBODYS
+    for path, theirs in (("runs", run["id"]), ("photos", sent["id"]), ("batches", batch["id"])):
+        for method, rest, data in [
+            ("get", "", None), ("delete", "", None), ("patch", "", {"favourite": True}), ("post", "/cancel", None),
+            ("post", "/retry", None), ("get", "/download", None),
+        ]:  # fmt: skip
+            one = bobs(method, f"{path}/{theirs}{rest}", data)
+            other = bobs(method, f"{path}/{none}{rest}", data)
+            assert one.status_code == other.status_code
+            assert {**one.json(), "request_id": 0} == {**other.json(), "request_id": 0}
+    assert code(bobs.run(photo_id=sent["id"], preset="duotone")) == (400, "invalid")
+    notification = Notification.objects.first()
+    bobs("post", "notifications/read", {"ids": [str(notification.pk)]})
+    notification.refresh_from_db()
+    assert notification.read_at is None
+    assert Run.objects.filter(status="succeeded").count() == 4
+
+
+def test_fields_that_are_not_asked_for_change_nothing(alices, bobs, bob, alice, sent, work):
+    extra = {"user": bob.pk, "status": "succeeded", "counted": False, "provider": "aiml", "is_staff": True}
+    run = alices.run(photo_id=sent["id"], preset="duotone", **extra).json()
+    assert (run["status"], run["counted"], run["provider"]) == ("queued", True, "embedded")
+    assert alices("patch", f"runs/{run['id']}", extra).json()["status"] == "queued"
+    changed = alices("patch", "profile", extra | {"email": "x@example.com", "daily_run_limit": 0, "display_name": "Al"})
+    assert (changed.json()["display_name"], changed.json()["email"]) == ("Al", "alice@example.com")
+    alice.refresh_from_db()
+    assert (alice.is_staff, alice.profile.daily_run_limit) == (False, None)
+
+
+# -- The account ---------------------------------------------------------------------------------------------
+
+
+def test_profile_is_made_on_first_use_and_changed_by_what_is_sent(alices, alice):
+    Profile.objects.filter(user=alice).delete()
+    assert alices("get", "notifications").json()["profile_ready"] is False
+    before = alices("get", "profile").json()
+    assert set(before) == {
+        "id", "email", "display_name", "avatar", "email_notifications", "locale", "date_joined", "quota",
+    }  # fmt: skip
+    assert (before["display_name"], before["avatar"], before["quota"]["remaining"]) == ("alice", None, 50)
+    after = alices("patch", "profile", {"locale": "de", "email_notifications": False}).json()
+    assert (after["display_name"], after["locale"], after["email_notifications"]) == ("alice", "de", False)
+    assert code(alices("patch", "profile", {"locale": "<script>"})) == (400, "invalid")
+    picture = SimpleUploadedFile("me.jpg", small("portrait"))
+    body, kind = _multipart({"avatar": picture})
+    answer = alices.client.patch(
+        "/api/v1/profile", body, content_type=kind,
+        headers={"Authorization": f"Bearer {alices.token}", "X-App-Key": "dev"},
+    )  # fmt: skip
+    assert answer.status_code == 200
+    shown = alices.client.get(answer.json()["avatar"])
+    assert max(Image.open(io.BytesIO(b"".join(shown.streaming_content))).size) == 256
+    assert alices("patch", "profile", {"avatar": None}).json()["avatar"] is None
+
+
+def _multipart(fields):
+    from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
+
+    return encode_multipart(BOUNDARY, fields), MULTIPART_CONTENT
+
+
+def test_export_holds_everything_and_says_what_it_is(alices, sent, work):
+    run = alices.run(photo_id=sent["id"], preset="duotone").json()
+    work()
+    answer = alices("get", "profile/export")
+    assert answer["Content-Type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(b"".join(answer.streaming_content))) as archive:
+        manifest = json.loads(archive.read("manifest.json"))
+        assert manifest["profile"]["email"] == "alice@example.com"
+        assert [one["id"] for one in manifest["runs"]] == [run["id"]]
+        assert [one["name"] for one in manifest["photos"]] == ["me.jpg"]
+        for entry in manifest["runs"] + manifest["photos"]:
+            assert archive.read(entry["file"])
+
+
+def test_deleting_takes_the_stored_bytes_along(alices, sent, work, settings, django_capture_on_commit_callbacks):
+    def stored():
+        return [path for path in settings.MEDIA_ROOT.rglob("*") if path.is_file()]
+
+    run = alices.run(photo_id=sent["id"], preset="duotone").json()
+    work()
+    assert len(stored()) == 4
+    with django_capture_on_commit_callbacks(execute=True):
+        assert alices("delete", f"photos/{sent['id']}").status_code == 204
+    assert stored() == []
+    assert alices("get", f"runs/{run['id']}").status_code == 404
+    assert alices("get", "profile").json()["quota"]["used"] == 1
+    # The same picture may be sent again, and is a new photo.
+    again = alices("post", "photos", files={"photo": SimpleUploadedFile("me.jpg", small("portrait"))})
+    assert (again.status_code, again.json()["id"] != sent["id"]) == (201, True)
+    assert code(alices("delete", "profile", {"password": "wrong"})) == (400, "invalid")
+    with django_capture_on_commit_callbacks(execute=True):
+        assert alices("delete", "profile", {"password": "a-password-of-alice"}).status_code == 204
+    assert stored() == []
+    assert (Photo.objects.count(), Run.objects.count()) == (0, 0)
+
+
+# -- The description -----------------------------------------------------------------------------------------
+
+
+def test_description_is_valid_and_committed():
+    from pathlib import Path
+
+    out = io.StringIO()
+    call_command("spectacular", "--validate", "--fail-on-warn", stdout=out)
+    committed = Path(__file__).parents[2] / "docs" / "openapi.yaml"
+    assert out.getvalue() == committed.read_text(), "run `make schema`"
+
+
+def test_docs_are_served_to_everybody(client):
+    assert client.get(reverse("schema")).status_code == 200
+    assert client.get(reverse("docs")).status_code == 200
+
+
+def test_expired_key_is_forgotten(alices, sent):
+    from generation import sweep
+    from generation.models import IdempotencyKey
+
+    first = alices.run(photo_id=sent["id"], preset="duotone", key="k").json()
+    IdempotencyKey.objects.update(created_at=timezone.now() - timedelta(hours=25))
+    sweep.clean_up()
+    assert alices.run(photo_id=sent["id"], preset="duotone", key="k").json()["id"] != first["id"]
