@@ -9,13 +9,12 @@ from typing import TypeVar
 
 import structlog
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connections, transaction
-from django.utils import timezone
+from django.db import InterfaceError, OperationalError, transaction
 
 from accounts.models import Profile
 from generation import photos, queue
 from generation.exceptions import GenerationError, InternalError
-from generation.models import Run
+from generation.models import Run, release_connections
 from generation.modes import Mode
 from generation.providers import get_image_provider
 from generation.providers.base import ImageProvider, TransformRequest, UpstreamAnswer
@@ -109,7 +108,7 @@ def _transform_request(run: Run, provider: ImageProvider) -> TransformRequest:
         model=run.model,
         steps=run.steps,
         guidance=run.guidance,
-        seconds=(run.deadline - timezone.now()).total_seconds(),
+        seconds=run.seconds_left,
         answer=known if run.result_url else None,
         answered=answered,
     )
@@ -130,17 +129,10 @@ def repeated(change: Callable[[], T]) -> T:
             pause = min(DATABASE_CAP_SECONDS, pause * 2)
 
 
-def release_connections() -> None:
-    """Give this thread's database connections back: a call to somebody else may take a minute."""
-    for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block:
-            connection.close()
-
-
 def _give_up(run: Run, error: GenerationError) -> None:
     """End the attempt: back to the queue if trying again may help and there is time, else failed."""
     after = timedelta(seconds=error.retry_after or min(RETRY_CAP_SECONDS, 2**run.attempts))
-    may_wait = error.transient and timezone.now() + after < run.deadline
+    may_wait = error.transient and after.total_seconds() < run.seconds_left
     if may_wait and repeated(lambda: run.requeue(code=error.code, message=error.message, after=after)):
         queue.wake([run.pk], after=after)
         waits_ms = _milliseconds(after.total_seconds())
@@ -173,7 +165,7 @@ def end(run: Run, change: Callable[[], bool]) -> bool:
         Profile.objects.lock(run.user_id)
         if not change():
             return False
-        run.refresh_from_db()
+        run.refresh_from_db(fields=["status", "batch", "user"])
         tell(run)
     return True
 

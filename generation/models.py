@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
-from django.db import models
+from django.db import connection, connections, models
 from django.db.models import Case, Count, ExpressionWrapper, F, OuterRef, Q, Subquery, When
 from django.db.models.functions import Coalesce, Now
 from django.urls import reverse
@@ -38,6 +39,24 @@ def validate_recipe(value: object) -> None:
 def database_time(plus: timedelta = timedelta()) -> models.Expression:
     """Now by the database's clock: workers' clocks differ, and leases must not."""
     return ExpressionWrapper(Now() + plus, output_field=models.DateTimeField())
+
+
+def database_now() -> datetime:
+    """Return the time by the database's clock."""
+    statement = "SELECT CURRENT_TIMESTAMP"
+    if connection.vendor == "sqlite":
+        statement = "SELECT strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')"
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        (now,) = cursor.fetchone()
+    return datetime.fromisoformat(now) if isinstance(now, str) else now
+
+
+def release_connections() -> None:
+    """Give this thread's database connections back: whoever waits for somebody else may wait long."""
+    for used in connections.all(initialized_only=True):
+        if not used.in_atomic_block:
+            used.close()
 
 
 class PresetQuerySet(models.QuerySet["Preset"]):
@@ -214,7 +233,11 @@ class RunQuerySet(models.QuerySet["Run"]):
                 run_after=None,
             )
         )
-        return self.get(pk=run_id) if claimed else None
+        if not claimed:
+            return None
+        run = self.select_related("photo").annotate(claimed_at=Now()).get(pk=run_id)
+        run.claimed_at_tick = time.monotonic()
+        return run
 
 
 class Run(models.Model):
@@ -302,6 +325,7 @@ class Run(models.Model):
 
     # Said by services to whoever asked: the same request with the same key had been accepted before.
     replayed = False
+    claimed_at_tick = 0.0
 
     objects = RunQuerySet.as_manager()
 
@@ -360,6 +384,14 @@ class Run(models.Model):
     @property
     def deadline(self) -> datetime:
         return self.created_at + timedelta(seconds=settings.RUN_DEADLINE_SECONDS)
+
+    @property
+    def seconds_left(self) -> float:
+        """What is left until the deadline, by the database's clock from the claim on: a worker's own may be wrong."""
+        now = timezone.now()
+        if claimed_at := getattr(self, "claimed_at", None):
+            now = claimed_at + timedelta(seconds=time.monotonic() - self.claimed_at_tick)
+        return (self.deadline - now).total_seconds()
 
     @property
     def queue_position(self) -> int | None:

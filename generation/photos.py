@@ -34,7 +34,7 @@ from generation.exceptions import (
     ResultInvalid,
     StorageUnavailable,
 )
-from generation.models import Photo, Run, random_path
+from generation.models import Photo, Run, random_path, release_connections
 
 if TYPE_CHECKING:
     from accounts.models import User
@@ -108,6 +108,7 @@ def accept(user: User, upload: Upload) -> Photo:
     )
     extension = EXTENSIONS[photo.content_type]
     started = time.monotonic()
+    release_connections()
     with _all_or_nothing() as save:
         photo.file = save(random_path("photos", extension), data, image)
         photo.thumbnail = save(random_path("photos", "jpg"), *_thumbnail(image))
@@ -246,7 +247,8 @@ def _all_or_nothing() -> Iterator[Callable[[str, bytes, Image.Image], str]]:
         try:
             stored: str = default_storage.save(name, ContentFile(data))
         except OSError as error:
-            log.error("upload_failed", **facts, code=type(error).__name__, duration_ms=_since(started))
+            reason = error.strerror or str(error)
+            log.error("upload_failed", **facts, code=type(error).__name__, detail=reason, duration_ms=_since(started))
             raise
         log.info("upload_succeeded", **facts, duration_ms=_since(started))
         return stored

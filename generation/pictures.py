@@ -14,7 +14,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
 from django.templatetags.static import static
 from django.utils.text import slugify
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_safe
 
 from accounts.models import Profile
 from generation import photos, services
@@ -45,21 +45,21 @@ def _visible(rows: Any, request: HttpRequest) -> Any:
 
 
 @login_not_required
-@require_GET
+@require_safe
 def photo(request: HttpRequest, pk: uuid.UUID, size: str) -> HttpResponseBase:
     found = get_object_or_404(_visible(Photo.objects, request), pk=pk)
     return _file(found.thumbnail, "image/jpeg") if size == "thumbnail" else _file(found.file, found.content_type)
 
 
 @login_not_required
-@require_GET
+@require_safe
 def result(request: HttpRequest, pk: uuid.UUID, size: str) -> HttpResponseBase:
     found = get_object_or_404(_visible(Run.objects, request), pk=pk)
     return _file(found.thumbnail, "image/jpeg") if size == "thumbnail" else _file(found.result, found.content_type)
 
 
 @login_not_required
-@require_GET
+@require_safe
 def download(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     found = get_object_or_404(_visible(Run.objects, request).exclude(result=""), pk=pk)
     content_type = photos.download_type(found, request.GET.get("format", "original"))
@@ -78,7 +78,7 @@ def attachment(run: Run, content_type: str) -> HttpResponse:
 
 
 @login_not_required
-@require_GET
+@require_safe
 def preview(request: HttpRequest, slug: str) -> HttpResponse:
     """Show what a preset does to the sample portrait."""
     preset = get_object_or_404(Preset.objects.active(), slug=slug)
@@ -88,7 +88,7 @@ def preview(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 @login_not_required
-@require_GET
+@require_safe
 def avatar(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Show the picture of a user, to themselves and to whoever was given a signed address."""
     if not _is_signed(request) and request.user.pk != pk:
@@ -97,7 +97,7 @@ def avatar(request: HttpRequest, pk: int) -> HttpResponseBase:
 
 
 @login_not_required
-@require_GET
+@require_safe
 def preview_before(request: HttpRequest) -> HttpResponse:
     """Show the sample portrait that previews are made of."""
     return redirect(static("img/samples/portrait.jpg"))

@@ -32,7 +32,7 @@ from generation.exceptions import (
     QuotaExceeded,
     TooManyActiveRuns,
 )
-from generation.models import MAX_SEED, IdempotencyKey, Photo, Preset, Run
+from generation.models import MAX_SEED, IdempotencyKey, Photo, Preset, Run, database_now
 from generation.modes import Mode
 from generation.providers import default_provider, get_sketcher
 from notifications.models import Notification
@@ -164,8 +164,11 @@ def _accept(user: User, runs: list[Run], *, key: str, request: str, fresh: bool 
         earlier = _made_before(user, key, request)
         if earlier:
             return earlier
-        for run in runs if not fresh else ():
-            _reuse(run)
+        now = database_now()
+        for run in runs:
+            run.created_at = now
+            if not fresh:
+                _reuse(run)
         _check_limits(profile, [run for run in runs if run.status == Run.Status.QUEUED])
         Run.objects.bulk_create(runs)
         if key:

@@ -24,6 +24,7 @@ MAX_CRASHES = 3
 KEY_LIFETIME = timedelta(hours=24)
 ORPHAN_SECONDS = 3600
 CLEAN_UP_SECONDS = 3600
+FEW_ORPHANS = 20
 WAKE_MOST, WAKE_AGAIN_SECONDS = 1000, 60
 
 # Who this process is, as it is written on the runs that it holds. The last part tells it from an earlier process
@@ -38,7 +39,7 @@ def take_over_lost_runs() -> int:
     for run in _lost_runs():
         if run.crashes + 1 >= MAX_CRASHES:
             message = "This picture stopped our worker several times. You were not charged."
-            changed += attempts.fail_run(run, code="worker_crashed", message=message)
+            changed += _failed(run, "worker_crashed", message)
         elif run.requeue(code="worker_crashed", crashed=True):
             log.warning("run_taken_over", run_id=str(run.pk), preset_id=run.preset_slug, attempt=run.attempts)
             handed_back.append(run.pk)
@@ -47,10 +48,15 @@ def take_over_lost_runs() -> int:
     earliest = database_time(-timedelta(seconds=settings.RUN_DEADLINE_SECONDS))
     for run in Run.objects.filter(status=Run.Status.QUEUED, created_at__lt=earliest):
         code = run.error_code or "deadline_exceeded"
-        changed += attempts.fail_run(run, code=code, message="This picture had to wait too long.")
+        changed += _failed(run, code, "This picture had to wait too long.")
     if handed_back:
         queue.wake(handed_back)
     return changed + len(handed_back)
+
+
+def _failed(run: Run, code: str, message: str) -> bool:
+    log.warning("generation_failed", run_id=str(run.pk), preset_id=run.preset_slug, user_id=run.user_id, code=code)
+    return attempts.fail_run(run, code=code, message=message)
 
 
 def wake_waiting_runs() -> int:
@@ -110,14 +116,20 @@ def clean_up() -> dict[str, int]:
 
 
 def _delete_orphans() -> int:
-    """Delete stored pictures that no row refers to any more, among them those of deleted accounts."""
+    """Delete stored pictures that no row refers to any more, among them those of deleted accounts.
+
+    A storage of which most is unknown is not ours, or this is not the database that belongs to it: nothing is deleted.
+    """
     deleted = 0
     for folder, rows, column in (("photos", Photo.objects, "file"), ("results", Run.objects, "result")):
         # A file is written a moment before its row is.
-        for name in photos.stored_before(folder, timezone.now() - timedelta(seconds=ORPHAN_SECONDS)):
-            if not rows.filter(Q(**{column: name}) | Q(thumbnail=name)).exists():
-                photos.delete_files(name)
-                deleted += 1
+        names = list(photos.stored_before(folder, timezone.now() - timedelta(seconds=ORPHAN_SECONDS)))
+        orphans = [name for name in names if not rows.filter(Q(**{column: name}) | Q(thumbnail=name)).exists()]
+        if len(orphans) > FEW_ORPHANS and 2 * len(orphans) > len(names):
+            log.error("orphans_not_deleted", folder=folder, orphans=len(orphans), stored=len(names))
+            continue
+        photos.delete_files(*orphans)
+        deleted += len(orphans)
     return deleted
 
 

@@ -5,6 +5,7 @@ The rows are the queue. A message of the engine, or a ring of the bell, only sav
 
 import atexit
 import os
+import signal
 import threading
 import time
 import uuid
@@ -187,4 +188,20 @@ def start_worker() -> Worker:
     worker.start()
     # Threads that would keep the process alive could not be stopped by its end; these are, and hand back their runs.
     atexit.register(worker.stop)
+    _stop_with_the_server(worker)
     return worker
+
+
+def _stop_with_the_server(worker: Worker) -> None:
+    """Begin to stop when the server is told to, and not only when it has answered everybody: it may be killed then."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    servers_own = signal.getsignal(signal.SIGTERM)
+    if not callable(servers_own):
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        threading.Thread(target=worker.stop, name="stop", daemon=True).start()
+        servers_own(number, frame)
+
+    signal.signal(signal.SIGTERM, stop)

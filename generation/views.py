@@ -13,7 +13,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_POST, require_safe
 from django_htmx.http import HttpResponseClientRedirect
 
 from accounts import guests
@@ -29,7 +29,7 @@ HISTORY_PAGE_SIZE = 24
 
 @login_not_required
 @never_cache
-@require_GET
+@require_safe
 def studio(request: HttpRequest) -> HttpResponse:
     return guests.offer(request, _studio(request))
 
@@ -106,7 +106,7 @@ def _go(request: HttpRequest, page: HttpResponse) -> HttpResponse:
 
 
 @never_cache
-@require_GET
+@require_safe
 def run(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """Show a run as its row says it is; htmx asks for the changing part alone until it has ended."""
     found = get_object_or_404(_runs(request), pk=pk)
@@ -117,7 +117,7 @@ def run(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 
 
 @never_cache
-@require_GET
+@require_safe
 def batch(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """Show the runs of one click; one that was tried again stands in the place of the one it replaces."""
     runs = list(_runs(request).filter(batch=pk, retried_by=None).order_by("preset__position", "created_at"))
@@ -189,7 +189,7 @@ def _page(run: Run) -> str:
     return run.get_batch_url() if run.batch else run.get_absolute_url()
 
 
-@require_GET
+@require_safe
 def history(request: HttpRequest) -> HttpResponse:
     runs = _runs(request).filter(retried_by=None)
     status = request.GET.get("status", "")

@@ -1,12 +1,16 @@
 """Where allauth asks us: what signing up and signing in mean for a guest."""
 
+from smtplib import SMTPException
 from typing import Any
 
+import structlog
 from allauth.account.adapter import DefaultAccountAdapter
 from django.http import HttpRequest
 
 from accounts.models import User
 from generation import services
+
+log = structlog.get_logger("stefna")
 
 
 class AccountAdapter(DefaultAccountAdapter):
@@ -20,6 +24,13 @@ class AccountAdapter(DefaultAccountAdapter):
     def save_user(self, request: HttpRequest, user: User, form: Any, commit: bool = True) -> User:
         user.guest_key = None
         return super().save_user(request, user, form, commit)
+
+    def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
+        """Send, or say in the log that it did not work: what somebody has done here is done all the same."""
+        try:
+            super().send_mail(template_prefix, email, context)
+        except (OSError, SMTPException):
+            log.error("email_failed", exc_info=True)
 
     def login(self, request: HttpRequest, user: User) -> None:
         guest = request.user

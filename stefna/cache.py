@@ -23,9 +23,14 @@ class _Absence:
     logged_at = float("-inf")
 
 
+_clients: dict[str, Any] = {}
+
+
 class SteadyRedisCache(RedisCache):
     def __init__(self, server: str, params: dict[str, Any]) -> None:
         super().__init__(server, params)
+        # Django makes a cache for each thread. Their connections are shared, or 500 threads would open 500 of them.
+        self.__dict__["_cache"] = _clients.setdefault(server, super()._cache)
         self._own = LocMemCache("redis-is-away", {"OPTIONS": {"MAX_ENTRIES": 10_000}})
 
     def _call(self, name: str, *arguments: Any, **options: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http
+import sys
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ import structlog
 from django.core.exceptions import SuspiciousOperation
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.template import loader
 from django.views import defaults
 from rest_framework import exceptions
 from rest_framework.negotiation import BaseContentNegotiation
@@ -156,7 +158,13 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    return answer(500) if is_api(request) else defaults.server_error(request)
+    # Called while the exception is being handled; a page for a database that is away must not ask it anything.
+    status = 503 if isinstance(sys.exc_info()[1], DatabaseError) else 500
+    if is_api(request):
+        return answer(status, retryable=status == 503, retry_after=AGAIN_SECONDS if status == 503 else None)
+    if status == 500:
+        return defaults.server_error(request)
+    return HttpResponse(loader.render_to_string("503.html"), status=503, headers={"Retry-After": str(AGAIN_SECONDS)})
 
 
 def nothing_here(request: HttpRequest, rest: str = "") -> HttpResponse:

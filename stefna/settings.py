@@ -109,7 +109,9 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["TEST"] = {"NAME": STATE_DIR / "test.sqlite3"}
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     # However many threads a process has, they share these connections: none is held while a service works.
-    DATABASES["default"]["OPTIONS"] = {"connect_timeout": 5, "pool": {"min_size": 1, "max_size": 16, "timeout": 10}}
+    DATABASES["default"].setdefault("OPTIONS", {}).update(
+        connect_timeout=5, pool={"min_size": 1, "max_size": 16, "timeout": 10}
+    )
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Cache and throttles: Redis when there is one, which may go away without taking anything along.
@@ -202,6 +204,7 @@ ALLOW_GUESTS = env.bool("ALLOW_GUESTS", default=not (AIML_API_KEY or AIML_ENDPOI
 
 EMAIL_CONFIG = env.email("EMAIL_URL", default="consolemail://")
 vars().update(EMAIL_CONFIG)
+EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = env("DEFAULT_FROM_EMAIL", default="Stefna <stefna@localhost>")
 
 # -- Runs --------------------------------------------------------------------------------------------------
@@ -233,10 +236,18 @@ if CELERY_BROKER_URL.startswith("redis"):
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "visibility_timeout": 900,
         "socket_connect_timeout": 2,
+        "socket_timeout": 15,
         "socket_keepalive": True,
         "health_check_interval": 10,
     }
-CELERY_BEAT_SCHEDULE = {"tend": {"task": "generation.tend", "schedule": RUN_HEARTBEAT_SECONDS}}
+CELERY_BEAT_SCHEDULE = {
+    # One that nobody has taken by the next is worth nothing any more.
+    "tend": {
+        "task": "generation.tend",
+        "schedule": RUN_HEARTBEAT_SECONDS,
+        "options": {"expires": RUN_HEARTBEAT_SECONDS},
+    }
+}
 CELERY_BEAT_SCHEDULE_FILENAME = str(STATE_DIR / "beat")
 
 # -- Defences ----------------------------------------------------------------------------------------------
@@ -348,9 +359,18 @@ LOGGING: dict[str, Any] = {
             "processors": [
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *(
-                    [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+                    [
+                        # Without the values of variables: they hold passwords and keys, and showing a queryset asks
+                        # the database, in the middle of logging that it does not answer.
+                        structlog.processors.ExceptionRenderer(
+                            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+                        ),
+                        structlog.processors.JSONRenderer(),
+                    ]
                     if LOG_FORMAT == "json"
-                    else [structlog.dev.ConsoleRenderer(colors=False)]
+                    else [
+                        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+                    ]
                 ),
             ],
         }

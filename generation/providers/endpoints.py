@@ -86,8 +86,9 @@ def call(endpoints: list[Endpoint], *, avoid: Endpoint | None = None) -> Iterato
 
 
 def circuit(endpoint: Endpoint) -> Circuit:
-    level, until = cache.get(_key(endpoint, "level")), cache.get(_key(endpoint, "until"))
-    if level is None:
+    found = cache.get_many([_key(endpoint, "level"), _key(endpoint, "until")])
+    until = found.get(_key(endpoint, "until"))
+    if _key(endpoint, "level") not in found:
         return Circuit("closed")
     return Circuit("half_open") if until is None else Circuit("open", max(1.0, until - time.time()))
 
@@ -150,12 +151,10 @@ def _open(endpoint: Endpoint) -> None:
 
 def _increase(endpoint: Endpoint, part: str) -> int:
     key = _key(endpoint, part)
-    cache.add(key, 0, KEPT_SECONDS)
     try:
         return cache.incr(key)
-    except ValueError:  # it expired in between
-        cache.set(key, 1, KEPT_SECONDS)
-        return 1
+    except ValueError:  # the first of its time, or the second of two at once
+        return 1 if cache.add(key, 1, KEPT_SECONDS) else cache.incr(key)
 
 
 def _key(endpoint: Endpoint, part: str) -> str:

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -84,7 +86,7 @@ def fetch_public(url: str, *, hosts: list[str], limits: Limits) -> Answer:
     for _ in range(MAX_REDIRECTS + 1):
         _check_url(url, hosts)
         rest = Limits(limits.connect, limits.read, until - time.monotonic(), limits.most_bytes)
-        answer = _call("GET", url, rest, adapter=_Adapter(_PUBLIC))
+        answer = _call("GET", url, rest, to_anybody=True)
         if answer.status not in REDIRECTS:
             return answer
         url = urljoin(url, answer.headers.get("Location", ""))
@@ -106,14 +108,10 @@ def deadline(seconds: float) -> Iterator[None]:
         _deadline.reset(token)
 
 
-def _call(method: str, url: str, limits: Limits, *, adapter: HTTPAdapter | None = None, **options: Any) -> Answer:
-    with deadline(limits.whole), requests.Session() as session:
-        # Neither a proxy nor a .netrc of the machine may change where a call goes or with which key.
-        session.trust_env = False
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, adapter or _Adapter())
+def _call(method: str, url: str, limits: Limits, *, to_anybody: bool = False, **options: Any) -> Answer:
+    with deadline(limits.whole):
         try:
-            with session.request(
+            with _session(to_anybody).request(
                 method, url, timeout=(limits.connect, limits.read), stream=True, allow_redirects=False, **options
             ) as response:
                 return Answer(response.status_code, response.headers, _body(response, limits.most_bytes))
@@ -262,7 +260,20 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self, connections: Connections = _TIMED) -> None:
         self._connections = connections
-        super().__init__(max_retries=0)
+        super().__init__(pool_maxsize=64, max_retries=0)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
         self.poolmanager = pool_manager(self._connections, maxsize=maxsize, block=block, **options)
+
+
+@cache
+def _session(to_anybody: bool) -> requests.Session:
+    """Make one session for all threads; `to_anybody` connects to public addresses only."""
+    session = requests.Session()
+    # Neither a proxy nor a .netrc of the machine may change where a call goes or with which key; and no answer may
+    # leave a cookie for the next call, which is somebody else's.
+    session.trust_env = False
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter(_PUBLIC if to_anybody else _TIMED))
+    return session

@@ -1,8 +1,11 @@
 import contextlib
 import io
 import zlib
+from typing import ClassVar
 
 import pytest
+from django.core.files.storage import FileSystemStorage
+from django.db import connection
 from PIL import Image, PngImagePlugin
 
 from conftest import small
@@ -179,3 +182,21 @@ def test_every_download_format_carries_the_mark(start, work, content_type):
     assert provenance.read(data) == "algorithmicallyEnhanced"
     with Image.open(io.BytesIO(data)) as image:
         assert (image.format, image.size) == (photos.FORMATS[content_type], (run.width, run.height))
+
+
+class StorageThatLooks(FileSystemStorage):
+    """Remembers whether a connection to the database was held while a picture was stored."""
+
+    held: ClassVar[list[bool]] = []
+
+    def _save(self, name, content):
+        self.held.append(connection.connection is not None)
+        return super()._save(name, content)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_connection_is_held_while_a_photo_is_stored(alice, upload, settings):
+    settings.STORAGES = settings.STORAGES | {"default": {"BACKEND": f"{__name__}.StorageThatLooks"}}
+    StorageThatLooks.held.clear()
+    photos.accept(alice, upload)
+    assert StorageThatLooks.held == [False, False]

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+import time_machine
 from django.core.files.storage import default_storage
 from django.db import connections
 from django.utils import timezone
@@ -369,3 +370,27 @@ def test_cancel_against_completion_has_one_winner(start, provider, alice):
         assert run.status in ("succeeded", "cancelled")
         assert Notification.objects.filter(subject=run.pk).count() == (run.status == "succeeded")
         Run.objects.all().delete()
+
+
+def test_worker_with_a_wrong_clock_has_all_of_a_runs_time(start):
+    run = start()
+    with time_machine.travel(timezone.now() + timedelta(hours=1)):
+        assert 590 < Run.objects.claim(run.pk, "elsewhere:1:ahead").seconds_left <= 600
+    Run.objects.update(status="queued", leased_until=None)
+    with time_machine.travel(timezone.now() - timedelta(hours=1)):
+        assert 590 < Run.objects.claim(run.pk, "elsewhere:2:behind").seconds_left <= 600
+
+
+def test_storage_of_which_most_is_unknown_is_left_alone(settings, monkeypatch, start, work):
+    monkeypatch.setattr(sweep, "ORPHAN_SECONDS", -60)
+    start()
+    work()
+    folder = settings.MEDIA_ROOT / "results" / "ab"
+    folder.mkdir(parents=True)
+    for number in range(30):
+        (folder / f"{number}.jpg").write_bytes(b"somebody else's")
+    assert sweep.clean_up()["orphaned_files"] == 0
+    for number in range(25):
+        (folder / f"{number}.jpg").unlink()
+    assert sweep.clean_up()["orphaned_files"] == 5
+    assert Run.objects.get().result.storage.exists(Run.objects.get().result.name)

@@ -553,3 +553,17 @@ def test_expired_key_is_forgotten(alices, sent):
     IdempotencyKey.objects.update(created_at=timezone.now() - timedelta(hours=25))
     sweep.clean_up()
     assert alices.run(photo_id=sent["id"], preset="duotone", key="k").json()["id"] != first["id"]
+
+
+@pytest.mark.parametrize("path", ["/api/v1/ping", "/runs/"])
+def test_database_that_is_away_is_503_and_asked_for_nothing_more(rf, path):
+    from django.db import OperationalError
+
+    from stefna.problems import server_error
+
+    try:
+        raise OperationalError("connection refused")
+    except OperationalError:
+        answer = server_error(rf.get(path))
+    assert (answer.status_code, answer["Retry-After"] if path == "/runs/" else "5") == (503, "5")
+    assert (b"service_unavailable" in answer.content) is path.startswith("/api/")
