@@ -12,6 +12,7 @@ from django.core.management import call_command
 from django.urls import reverse
 from django.utils import timezone
 from PIL import Image
+from rest_framework.throttling import SimpleRateThrottle
 
 from accounts.models import Profile, User
 from conftest import small
@@ -62,8 +63,10 @@ class App:
 
 
 @pytest.fixture
-def app(client, catalogue, settings):
-    settings.ACCOUNT_RATE_LIMITS = False  # every test signs in anew
+def app(client, catalogue, settings, monkeypatch):
+    # Every test signs in anew, as the first user of a database; what the last one did does not count.
+    settings.ACCOUNT_RATE_LIMITS = False
+    monkeypatch.setattr(SimpleRateThrottle, "THROTTLE_RATES", {"upload": "9999/min", "poll": "9999/min"})
     return App(client)
 
 
@@ -567,3 +570,12 @@ def test_database_that_is_away_is_503_and_asked_for_nothing_more(rf, path):
         answer = server_error(rf.get(path))
     assert (answer.status_code, answer["Retry-After"] if path == "/runs/" else "5") == (503, "5")
     assert (b"service_unavailable" in answer.content) is path.startswith("/api/")
+
+
+def test_throttle_says_when_to_come_back(alices, monkeypatch):
+    monkeypatch.setattr(SimpleRateThrottle, "THROTTLE_RATES", {"upload": "2/min", "poll": "9999/min"})
+    monkeypatch.setattr(SimpleRateThrottle, "cache_format", f"{uuid.uuid4()}_%(scope)s_%(ident)s")
+    answers = [alices("post", "photos", files={}, **{"X-Forwarded-For": f"10.0.0.{n}"}) for n in range(3)]
+    assert [answer.status_code for answer in answers] == [400, 400, 429]
+    assert code(answers[2]) == (429, "throttled")
+    assert int(answers[2]["Retry-After"]) == answers[2].json()["retry_after"] > 0
