@@ -41,6 +41,7 @@ schema: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	SECRET_KEY=bench $(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.production
 
 fmt: $(VENV)/.dev

@@ -278,6 +278,18 @@ class BatchRequestSerializer(PhotoSource):
         return super().validate(fields)
 
 
+class RunByIdSerializer(RunRequestSerializer):
+    """The same in JSON, which carries no file."""
+
+    photo = None
+
+
+class BatchByIdSerializer(BatchRequestSerializer):
+    """The same in JSON, which carries no file."""
+
+    photo = None
+
+
 class FavouriteSerializer(serializers.ModelSerializer):
     class Meta:
         model = Run
@@ -412,7 +424,7 @@ class RunViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Update
         return [UploadThrottle()] if self.action == "create" else super().get_throttles()
 
     @extend_schema(
-        request={"multipart/form-data": RunRequestSerializer, "application/json": RunRequestSerializer},
+        request={"multipart/form-data": RunRequestSerializer, "application/json": RunByIdSerializer},
         responses={202: RunSerializer},
         parameters=[KEY_HEADER],
     )
@@ -526,7 +538,7 @@ class BatchViewSet(viewsets.ViewSet):
     lookup_value_converter = "uuid"
 
     @extend_schema(
-        request={"multipart/form-data": BatchRequestSerializer, "application/json": BatchRequestSerializer},
+        request={"multipart/form-data": BatchRequestSerializer, "application/json": BatchByIdSerializer},
         responses={202: BatchSerializer},
         parameters=[KEY_HEADER],
     )

@@ -337,6 +337,7 @@ class Run(models.Model):
             models.Index(fields=["leased_until"], condition=Q(status="running"), name="run_leases"),
             models.Index(fields=["fingerprint"], condition=Q(status="succeeded"), name="run_reusable"),
             models.Index(fields=["result"], condition=~Q(result=""), name="run_result"),
+            models.Index(fields=["-created_at"], condition=Q(status="succeeded", cached=False), name="run_recent"),
         ]
         constraints = [
             models.CheckConstraint(

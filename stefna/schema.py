@@ -21,6 +21,7 @@ PROBLEM = {
         "errors": {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "string"}}},
     },
 }
+LARGEST_OF_OURS = 2_147_483_646
 ALWAYS = (400, 401, 403, 404, 405, 429, 500, 503)
 WITH_BODY = (409, 411, 413, 415, 422)
 
@@ -61,6 +62,22 @@ def add_problems(result: dict[str, Any], **options: Any) -> dict[str, Any]:
             statuses = ALWAYS + (WITH_BODY if method in ("post", "patch", "put", "delete") else ())
             for status in statuses:
                 operation["responses"].setdefault(str(status), error)
+    return result
+
+
+def forget_the_database(result: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """Take out limits that are the database's of the moment: the description is of the API."""
+
+    def visit(node: Any) -> None:
+        if isinstance(node, dict):
+            for name in ("maximum", "minimum"):
+                if abs(node.get(name) or 0) > LARGEST_OF_OURS:
+                    del node[name]
+                    node.pop("format", None)
+        for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            visit(inner)
+
+    visit(result)
     return result
 
 

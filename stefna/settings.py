@@ -326,6 +326,7 @@ SPECTACULAR_SETTINGS = {
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
+        "stefna.schema.forget_the_database",
         "stefna.schema.add_problems",
         "stefna.schema.add_sign_in",
     ],
