@@ -18,7 +18,14 @@ from django.db import connections
 from django.db.models import Q, QuerySet
 from django.http import HttpResponseBase
 from django.urls import reverse
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field, inline_serializer
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    extend_schema,
+    extend_schema_field,
+    extend_schema_serializer,
+    inline_serializer,
+)
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound
@@ -46,6 +53,7 @@ USUAL_SECONDS = 60
 MAX_WAIT_SECONDS = 25
 LOOK_SECONDS = 0.25
 
+EXAMPLE_ID = "3f0c7d52-2a0f-4a4e-9a0a-6a4f3f0f7c11"
 KEY_HEADER = OpenApiParameter(
     "Idempotency-Key", str, OpenApiParameter.HEADER, required=True, description="1–255 visible ASCII characters."
 )
@@ -278,12 +286,33 @@ class BatchRequestSerializer(PhotoSource):
         return super().validate(fields)
 
 
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample(
+            "A preset",
+            {"photo_id": EXAMPLE_ID, "preset": "express_enhance", "strength": 0.7, "seed": 7},
+            request_only=True,
+        ),
+        OpenApiExample("Your own words", {"photo_id": EXAMPLE_ID, "prompt": "as a watercolour"}, request_only=True),
+    ]
+)
 class RunByIdSerializer(RunRequestSerializer):
     """The same in JSON, which carries no file."""
 
     photo = None
 
 
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample("Three moods", {"photo_id": EXAMPLE_ID, "mode": "moodmorph"}, request_only=True),
+        OpenApiExample(
+            "Several looks", {"photo_id": EXAMPLE_ID, "presets": ["noir_classic", "vivid_pop"]}, request_only=True
+        ),
+        OpenApiExample(
+            "Several seeds", {"photo_id": EXAMPLE_ID, "preset": "oil_painting", "variations": 3}, request_only=True
+        ),
+    ]
+)
 class BatchByIdSerializer(BatchRequestSerializer):
     """The same in JSON, which carries no file."""
 

@@ -21,6 +21,15 @@ PROBLEM = {
         "errors": {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "string"}}},
     },
 }
+EXAMPLE = {
+    "type": "/api/docs/#preset_unavailable",
+    "title": "Conflict",
+    "status": 409,
+    "code": "preset_unavailable",
+    "detail": "This look is no longer available. Please pick another one.",
+    "retryable": False,
+    "request_id": "0f8fad5bd9cb469fa16570867728950e",
+}
 LARGEST_OF_OURS = 2_147_483_646
 ALWAYS = (400, 401, 403, 404, 405, 429, 500, 503)
 WITH_BODY = (409, 411, 413, 415, 422)
@@ -53,7 +62,9 @@ def add_problems(result: dict[str, Any], **options: Any) -> dict[str, Any]:
     result["components"]["schemas"]["Problem"] = PROBLEM
     error = {
         "description": "A problem (RFC 9457).",
-        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        "content": {
+            "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}, "example": EXAMPLE}
+        },
     }
     for path, operations in result["paths"].items():
         if not path.startswith("/api/v1"):

@@ -4,11 +4,14 @@ import io
 import json
 import uuid
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import call_command
+from django.db import connections
+from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from PIL import Image
@@ -268,6 +271,7 @@ def test_wrong_request_is_told_field_by_field(alices, sent, fields, status, expe
         (b"", (422, "photo_empty")),
         (b"<html>", (415, "photo_type_unsupported")),
         (b"\xff\xd8\xff\xe0 broken", (422, "photo_invalid")),
+        (small("portrait", 40), (422, "photo_dimensions")),
     ],
 )
 def test_bad_photo_is_refused_with_its_code(alices, data, expected):
@@ -579,3 +583,45 @@ def test_throttle_says_when_to_come_back(alices, monkeypatch):
     assert [answer.status_code for answer in answers] == [400, 400, 429]
     assert code(answers[2]) == (429, "throttled")
     assert int(answers[2]["Retry-After"]) == answers[2].json()["retry_after"] > 0
+
+
+def test_photo_of_too_many_pixels_and_a_storage_that_is_away_have_their_codes(alices, settings):
+    settings.MAX_PHOTO_PIXELS = 1000
+    picture = {"photo": SimpleUploadedFile("x.jpg", small("coffee"))}
+    assert code(alices("post", "photos", files=picture)) == (422, "photo_too_many_pixels")
+    settings.MAX_PHOTO_PIXELS = 40_000_000
+    settings.MEDIA_ROOT = settings.MEDIA_ROOT / "portrait.jpg"
+    settings.MEDIA_ROOT.write_bytes(b"a file where a folder should be")
+    answer = alices("post", "photos", files={"photo": SimpleUploadedFile("x.jpg", small("coffee"))})
+    assert code(answer) == (503, "storage_unavailable")
+    assert (answer.json()["retryable"], answer["Retry-After"]) == (True, "5")
+
+
+def test_wrong_host_and_a_bug_of_ours_are_problems_too(alices, monkeypatch):
+    assert code(alices("get", "ping", Host="evil.example")) == (400, "invalid")
+    monkeypatch.setattr("accounts.api.timezone.now", lambda: 1 / 0)
+    alices.client.raise_request_exception = False
+    answer = alices("get", "ping")
+    assert code(answer) == (500, "internal_error")
+    assert "ZeroDivision" not in answer.content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("keys", "limit", "accepted"), [(1, 50, 8), (8, 1, 1)], ids=["one key", "one left"])
+def test_parallel_posts_are_counted_exactly(alices, sent, settings, keys, limit, accepted):
+    settings.DAILY_RUN_LIMIT = limit
+    token = alices.token
+
+    def post(number):
+        try:
+            answer = App(Client(), token)("post", "runs", {"photo_id": sent["id"], "preset": "duotone"},
+                                          **{"Idempotency-Key": f"key-{number % keys}"})  # fmt: skip
+            return answer.status_code, answer.json().get("id")
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(post, range(8)))
+    assert [status for status, _ in answers].count(202) == accepted
+    assert {status for status, _ in answers} <= {202, 429}
+    assert Run.objects.count() == len({run for status, run in answers if status == 202}) == 1

@@ -28,13 +28,14 @@ schema = schemathesis.openapi.from_wsgi("/api/schema/?format=json", get_wsgi_app
 
 
 @pytest.fixture
-def alices(app, settings, alice, photo, work):  # noqa: F811
-    """Alice, signed in, with a photo, a run that has ended and one that waits."""
+def alices(app, settings, alice, bob, photo, upload, work):  # noqa: F811
+    """Alice, signed in, with a photo, a run that has ended and one that waits; and Bob, who has some of his own."""
     settings.DAILY_RUN_LIMIT = settings.MAX_ACTIVE_RUNS = 0
     preset = Preset.objects.get(slug="duotone")
     services.start_run(user=alice, photo=photo, preset=preset)
     work()
     services.start_run(user=alice, photo=photo, preset=preset)
+    services.start_run(user=bob, photo=upload, preset=preset)
     app.sign("login", "alice@example.com", "a-password-of-alice")
     # As Django's own test client does: a test is one transaction, and its connection outlives a request.
     for signal in (request_started, request_finished):
@@ -48,10 +49,13 @@ def alices(app, settings, alice, photo, work):  # noqa: F811
 @settings(
     max_examples=12, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck)
 )
-def test_every_operation_answers_as_described(case, alices):
+def test_every_operation_answers_as_described(case, alices, bob):
     # What is sent is made up, but half of the ids are of something that is there.
     if case.path_parameters and "id" in case.path_parameters and random.random() < 0.5:
         kind = Photo if "/photos/" in case.operation.path else Run
         case.path_parameters["id"] = str(kind.objects.values_list("pk", flat=True).order_by("?").first())
     headers = alices | {"Idempotency-Key": uuid.uuid4().hex}
     case.call_and_validate(headers=headers, checks=CHECKS)
+    # Whatever Alice sent, Bob's are as they were.
+    assert [(run.status, run.favourite) for run in Run.objects.for_user(bob)] == [("queued", False)]
+    assert Photo.objects.for_user(bob).count() == 1
