@@ -5,25 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import statistics
 import time
 import uuid
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import django_filters
-from django.core.cache import cache
 from django.core.files.uploadedfile import UploadedFile
 from django.db import connections
 from django.db.models import Q, QuerySet
 from django.http import HttpResponseBase
 from django.urls import reverse
 from drf_spectacular.utils import (
-    OpenApiExample,
     OpenApiParameter,
     extend_schema,
-    extend_schema_field,
-    extend_schema_serializer,
     inline_serializer,
 )
 from rest_framework import mixins, serializers, viewsets
@@ -38,22 +33,28 @@ from rest_framework.throttling import UserRateThrottle
 from generation import photos, pictures, services
 from generation.exceptions import IdempotencyKeyInvalid, IdempotencyKeyRequired, PhotoRequired
 from generation.models import (
-    MAX_PROMPT_LENGTH,
-    MAX_SEED,
-    MAX_STRENGTH,
-    MIN_STRENGTH,
     IdempotencyKey,
     Photo,
     Preset,
     Run,
 )
-from generation.modes import BATCH_CHOICES, BATCHES, Mode
+from generation.modes import BATCHES, Mode
+from generation.serializers import (
+    BatchByIdSerializer,
+    BatchRequestSerializer,
+    BatchSerializer,
+    FavouriteSerializer,
+    ModeSerializer,
+    PhotoSerializer,
+    PresetSerializer,
+    RunByIdSerializer,
+    RunRequestSerializer,
+    RunSerializer,
+)
 
-USUAL_SECONDS = 60
 MAX_WAIT_SECONDS = 25
 LOOK_SECONDS = 0.25
 
-EXAMPLE_ID = "3f0c7d52-2a0f-4a4e-9a0a-6a4f3f0f7c11"
 KEY_HEADER = OpenApiParameter(
     "Idempotency-Key", str, OpenApiParameter.HEADER, required=True, description="1–255 visible ASCII characters."
 )
@@ -74,263 +75,6 @@ class Newest(CursorPagination):
     page_size = 25
     page_size_query_param = "page_size"
     max_page_size = 100
-
-
-# -- What is answered ----------------------------------------------------------------------------------------
-
-
-def absolute(context: dict[str, Any], path: str) -> str:
-    """Make an address that works without signing in, for an hour, from anywhere."""
-    request: Request = context["request"]
-    return request.build_absolute_uri(pictures.signed(path))
-
-
-class PresetSerializer(serializers.ModelSerializer):
-    preview = serializers.SerializerMethodField()
-    supports = serializers.SerializerMethodField()
-
-    class Meta:
-        model = Preset
-        fields = ("slug", "name", "tag", "category", "description", "strength", "default_seed", "preview", "supports")
-
-    def get_preview(self, preset: Preset) -> dict[str, str]:
-        request: Request = self.context["request"]
-        before = request.build_absolute_uri(reverse("preview_before"))
-        return {"before": before, "after": request.build_absolute_uri(preset.get_preview_url())}
-
-    def get_supports(self, preset: Preset) -> dict[str, bool]:
-        return {"strength": True, "seed": True, "prompt": services.takes_prompts()}
-
-
-class PresetBriefSerializer(serializers.Serializer):
-    slug = serializers.CharField()
-    name = serializers.CharField()
-    tag = serializers.CharField()
-
-
-class ModeSerializer(serializers.Serializer):
-    slug = serializers.CharField()
-    name = serializers.CharField()
-    description = serializers.CharField()
-    members = PresetSerializer(many=True)
-
-
-class PhotoSerializer(serializers.ModelSerializer):
-    url = serializers.SerializerMethodField()
-    thumbnail_url = serializers.SerializerMethodField()
-
-    class Meta:
-        model = Photo
-        fields = ("id", "url", "thumbnail_url", "width", "height", "bytes", "content_type", "created_at")
-
-    def get_url(self, photo: Photo) -> str:
-        return absolute(self.context, reverse("photo", args=[photo.pk, "picture"]))
-
-    def get_thumbnail_url(self, photo: Photo) -> str:
-        return absolute(self.context, reverse("photo", args=[photo.pk, "thumbnail"]))
-
-
-class ResultSerializer(serializers.Serializer):
-    url = serializers.URLField()
-    thumbnail_url = serializers.URLField()
-    download_url = serializers.URLField()
-    width = serializers.IntegerField()
-    height = serializers.IntegerField()
-    bytes = serializers.IntegerField()
-    content_type = serializers.CharField()
-
-
-class RunErrorSerializer(serializers.Serializer):
-    code = serializers.CharField()
-    message = serializers.CharField()
-    retryable = serializers.BooleanField()
-
-
-class TimingsSerializer(serializers.Serializer):
-    queue_ms = serializers.IntegerField(allow_null=True)
-    upload_ms = serializers.IntegerField(allow_null=True)
-    model_ms = serializers.IntegerField(allow_null=True)
-    store_ms = serializers.IntegerField(allow_null=True)
-    total_ms = serializers.IntegerField(allow_null=True)
-
-
-class RunSerializer(serializers.ModelSerializer):
-    mode = serializers.ChoiceField(choices=Mode.choices, read_only=True)
-    preset = serializers.SerializerMethodField()
-    photo = PhotoSerializer(read_only=True)
-    result = serializers.SerializerMethodField()
-    error = serializers.SerializerMethodField()
-    provider = serializers.ChoiceField(choices=["embedded", "aiml"], read_only=True)
-    counted = serializers.BooleanField(read_only=True)
-    timings = TimingsSerializer(source="*", read_only=True)
-    queue_position = serializers.IntegerField(allow_null=True, read_only=True)
-    expected_ms = serializers.SerializerMethodField()
-    poll_after_ms = serializers.SerializerMethodField()
-
-    class Meta:
-        model = Run
-        fields = (
-            "id", "status", "phase", "mode", "batch", "preset", "prompt", "strength", "seed", "photo", "result",
-            "error", "attempts", "cached", "provider", "counted", "favourite", "timings", "created_at", "started_at",
-            "finished_at", "queue_position", "expected_ms", "poll_after_ms",
-        )  # fmt: skip
-        read_only_fields = tuple(name for name in fields if name != "favourite")
-
-    @extend_schema_field(PresetBriefSerializer(allow_null=True))
-    def get_preset(self, run: Run) -> dict[str, str] | None:
-        # Of the snapshot: what the run was made from, whatever has become of the preset.
-        if not run.preset_slug:
-            return None
-        return {"slug": run.preset_slug, "name": run.preset_name, "tag": run.preset_tag}
-
-    @extend_schema_field(ResultSerializer(allow_null=True))
-    def get_result(self, run: Run) -> dict[str, Any] | None:
-        if not run.result:
-            return None
-        return {
-            "url": absolute(self.context, reverse("result", args=[run.pk, "picture"])),
-            "thumbnail_url": absolute(self.context, reverse("result", args=[run.pk, "thumbnail"])),
-            "download_url": absolute(self.context, reverse("download", args=[run.pk])),
-            "width": run.width,
-            "height": run.height,
-            "bytes": run.bytes,
-            "content_type": run.content_type,
-        }
-
-    @extend_schema_field(RunErrorSerializer(allow_null=True))
-    def get_error(self, run: Run) -> dict[str, Any] | None:
-        if run.status != Run.Status.FAILED:
-            return None
-        return {"code": run.error_code, "message": run.error_message, "retryable": run.error_retryable}
-
-    def get_expected_ms(self, run: Run) -> int | None:
-        return usual_ms().get(run.preset_slug) if run.is_active else None
-
-    def get_poll_after_ms(self, run: Run) -> int | None:
-        return run.poll_after_ms
-
-
-def usual_ms() -> dict[str, int]:
-    """Return the median time of each preset's recent runs, in one query that the cache keeps for a while."""
-
-    def measured() -> dict[str, int]:
-        recent = Run.objects.filter(status=Run.Status.SUCCEEDED, cached=False).exclude(total_ms=None)
-        times: dict[str, list[int]] = {}
-        for slug, total_ms in recent.order_by("-created_at").values_list("preset_slug", "total_ms")[:500]:
-            times.setdefault(slug, []).append(total_ms or 0)
-        return {slug: round(statistics.median(found)) for slug, found in times.items()}
-
-    return cache.get_or_set("usual_ms", measured, USUAL_SECONDS) or {}
-
-
-# -- What is asked -------------------------------------------------------------------------------------------
-
-
-class PhotoSource(serializers.Serializer):
-    """A photo: the file itself, or the id of one that was sent before."""
-
-    photo = serializers.FileField(required=False, allow_empty_file=True, use_url=False)
-    photo_id = serializers.UUIDField(required=False)
-
-    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
-        if "photo" in fields and "photo_id" in fields:
-            raise serializers.ValidationError("Send photo or photo_id, not both.")
-        return fields
-
-    def chosen(self) -> Photo | photos.Upload:
-        """Return the photo that was sent or named. Raises PhotoRequired; another's photo is as missing as none."""
-        fields = self.validated_data
-        if file := fields.get("photo"):
-            return photos.Upload(file.read(), file.name)
-        if photo_id := fields.get("photo_id"):
-            photo = Photo.objects.for_user(self.context["request"].user).filter(pk=photo_id).first()
-            if photo is None:
-                raise serializers.ValidationError({"photo_id": ["There is no such photo."]})
-            return photo
-        if "photo" in fields:
-            return photos.Upload(b"")
-        raise PhotoRequired
-
-
-class ActivePreset(serializers.SlugRelatedField):
-    def __init__(self, **options: Any) -> None:
-        # One that was switched off is found and refused by the service: it was there a moment ago.
-        super().__init__(slug_field="slug", queryset=Preset.objects.looks(), **options)
-
-
-class RunRequestSerializer(PhotoSource):
-    preset = ActivePreset(required=False)
-    prompt = serializers.CharField(required=False, max_length=MAX_PROMPT_LENGTH)
-    strength = serializers.FloatField(required=False, min_value=MIN_STRENGTH, max_value=MAX_STRENGTH)
-    seed = serializers.IntegerField(required=False, min_value=1, max_value=MAX_SEED)
-    fresh = serializers.BooleanField(required=False, default=False)
-
-    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
-        if ("preset" in fields) == ("prompt" in fields):
-            raise serializers.ValidationError({"preset": ["Send either preset or prompt."]})
-        return super().validate(fields)
-
-
-class BatchRequestSerializer(PhotoSource):
-    mode = serializers.ChoiceField(choices=BATCH_CHOICES, required=False)
-    presets = serializers.ListField(child=ActivePreset(), required=False, min_length=2, max_length=12)
-    preset = ActivePreset(required=False)
-    variations = serializers.IntegerField(required=False, min_value=2, max_value=4)
-
-    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
-        asked = [name for name in ("mode", "presets", "preset") if name in fields]
-        if len(asked) != 1 or ("variations" in fields) != (asked == ["preset"]):
-            raise serializers.ValidationError({"mode": ["Send mode, or presets, or preset with variations."]})
-        if len({preset.pk for preset in fields.get("presets", [])}) != len(fields.get("presets", [])):
-            raise serializers.ValidationError({"presets": ["Each preset once."]})
-        return super().validate(fields)
-
-
-@extend_schema_serializer(
-    examples=[
-        OpenApiExample(
-            "A preset",
-            {"photo_id": EXAMPLE_ID, "preset": "express_enhance", "strength": 0.7, "seed": 7},
-            request_only=True,
-        ),
-        OpenApiExample("Your own words", {"photo_id": EXAMPLE_ID, "prompt": "as a watercolour"}, request_only=True),
-    ]
-)
-class RunByIdSerializer(RunRequestSerializer):
-    """The same in JSON, which carries no file."""
-
-    photo = None
-
-
-@extend_schema_serializer(
-    examples=[
-        OpenApiExample("Three moods", {"photo_id": EXAMPLE_ID, "mode": "moodmorph"}, request_only=True),
-        OpenApiExample(
-            "Several looks", {"photo_id": EXAMPLE_ID, "presets": ["noir_classic", "vivid_pop"]}, request_only=True
-        ),
-        OpenApiExample(
-            "Several seeds", {"photo_id": EXAMPLE_ID, "preset": "oil_painting", "variations": 3}, request_only=True
-        ),
-    ]
-)
-class BatchByIdSerializer(BatchRequestSerializer):
-    """The same in JSON, which carries no file."""
-
-    photo = None
-
-
-class FavouriteSerializer(serializers.ModelSerializer):
-    class Meta:
-        model = Run
-        fields = ("favourite",)
-        extra_kwargs: ClassVar[dict[str, Any]] = {"favourite": {"required": False}}
-
-
-class BatchSerializer(serializers.Serializer):
-    id = serializers.UUIDField()
-    mode = serializers.ChoiceField(choices=Mode.choices)
-    status = serializers.ChoiceField(choices=["running", "succeeded", "partial", "failed"])
-    runs = RunSerializer(many=True)
 
 
 class RunFilter(django_filters.FilterSet):

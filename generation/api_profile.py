@@ -20,9 +20,9 @@ from rest_framework.views import APIView
 
 from accounts.models import Profile
 from generation import photos, pictures, services
-from generation.api import PhotoSerializer, RunSerializer
 from generation.exceptions import StorageUnavailable
 from generation.models import Photo, Run
+from generation.serializers import PhotoSerializer, RunSerializer
 from notifications.api import NotificationSerializer
 from notifications.models import Notification
 

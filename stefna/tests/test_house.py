@@ -11,7 +11,7 @@ APPS = ["accounts", "notifications", "generation", "stefna"]
 
 # Inside generation, a layer may import itself and what stands below it.
 LAYERS = [
-    {"views", "pictures", "api", "api_profile", "admin", "tasks", "sweep", "management", "urls"},
+    {"views", "pictures", "api", "api_profile", "serializers", "admin", "tasks", "sweep", "management", "urls"},
     {"services"},
     {"attempts", "queue"},
     {"models", "forms", "metrics", "modes", "photos", "provenance", "providers"},
