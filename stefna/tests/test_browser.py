@@ -94,3 +94,11 @@ def test_moodmorph_fills_three_cells(server, open_page):
     page.wait_for_url("**/batches/**")
     expect(page.get_by_text("Done")).to_have_count(3, timeout=ENDED)
     assert page.complaints == []
+
+
+def test_description_of_the_api_is_shown_under_its_own_policy(server, open_page):
+    server.start()
+    page = open_page()
+    page.goto(f"{server.url}/api/docs/")
+    expect(page.locator(".opblock").first).to_be_visible(timeout=ENDED)
+    assert page.complaints == []
