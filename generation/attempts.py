@@ -75,7 +75,8 @@ def _attempt(run: Run) -> None:
         raise
     if kept and run.status == Run.Status.SUCCEEDED:
         log.info("generation_succeeded", duration_ms=_milliseconds(time.monotonic() - started))
-    else:
+    # A commit whose confirmation was lost has kept the picture, though the second try found nothing to change.
+    elif not repeated(lambda: Run.objects.filter(pk=run.pk, result=stored.result).exists()):
         stored.discard()
 
 
@@ -161,16 +162,29 @@ def fail_run(run: Run, *, code: str, message: str, retryable: bool = True, possi
 
 def end(run: Run, change: Callable[[], bool]) -> bool:
     """Change a run's status for good, and tell its user, in one transaction; False if it was not this worker's."""
-    with transaction.atomic():
-        Profile.objects.lock(run.user_id)
-        if not change():
-            return False
-        run.refresh_from_db(fields=["status", "batch", "user"])
-        tell(run)
+    status = run.status
+    try:
+        with transaction.atomic():
+            profile = _owner(run)
+            if not change():
+                return False
+            tell(run, profile)
+    except BaseException:
+        run.status = status  # nothing was changed, so the change may be made again
+        raise
     return True
 
 
-def tell(run: Run) -> None:
+def _owner(run: Run) -> Profile | None:
+    """Lock the profile of whoever has the run by now: a guest's run moves to the account that the guest signs in to."""
+    profile = Profile.objects.lock(run.user_id)
+    if profile is None and (moved_to := Run.objects.filter(pk=run.pk).values_list("user", flat=True).first()):
+        run.user_id = moved_to
+        profile = Profile.objects.lock(moved_to)
+    return profile
+
+
+def tell(run: Run, profile: Profile | None) -> None:
     kinds = {
         Run.Status.SUCCEEDED: Notification.Kind.RUN_SUCCEEDED,
         Run.Status.FAILED: Notification.Kind.RUN_FAILED,
@@ -179,10 +193,12 @@ def tell(run: Run) -> None:
         Run.Status.SUCCEEDED: f"{run.preset_name} is ready.",
         Run.Status.FAILED: f"{run.preset_name} did not work. You were not charged.",
     }
+    if profile is None:
+        return
     status = Run.Status(run.status)
     if status in kinds:
         notify(
-            user_id=run.user_id,
+            profile,
             kind=kinds[status],
             subject=run.pk,
             message=messages[status],
@@ -190,7 +206,7 @@ def tell(run: Run) -> None:
         )
     if run.batch and not Run.objects.active().filter(batch=run.batch).exists():
         notify(
-            user_id=run.user_id,
+            profile,
             kind=Notification.Kind.BATCH_DONE,
             subject=run.batch,
             message="MoodMorph is done." if run.mode == Mode.MOODMORPH else "Your pictures are done.",

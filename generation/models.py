@@ -425,24 +425,17 @@ class Run(models.Model):
         return bool(self._mine().update(phase=phase, **facts))
 
     def succeed(self, **result: Any) -> bool:
-        return bool(
-            self._mine()
-            .filter(cancel_requested_at=None)
-            .update(status=self.Status.SUCCEEDED, error_code="", error_message="", **self._ending(), **result)
-        )
+        wanted = self._mine().filter(cancel_requested_at=None)
+        return self._end(wanted, self.Status.SUCCEEDED, error_code="", error_message="", **result)
 
     def fail(self, *, code: str, message: str, retryable: bool = True, possible_cost: bool = False) -> bool:
-        return bool(
-            Run.objects.filter(pk=self.pk, status=self.status, attempts=self.attempts, cancel_requested_at=None)
-            .filter(status__in=self.ACTIVE)
-            .update(
-                status=self.Status.FAILED,
-                error_code=code,
-                error_message=message[:200],
-                error_retryable=retryable,
-                possible_cost=F("possible_cost") + int(possible_cost),
-                **self._ending(),
-            )
+        return self._end(
+            self._as_seen().filter(status__in=self.ACTIVE, cancel_requested_at=None),
+            self.Status.FAILED,
+            error_code=code,
+            error_message=message[:200],
+            error_retryable=retryable,
+            possible_cost=F("possible_cost") + int(possible_cost),
         )
 
     def requeue(
@@ -472,26 +465,30 @@ class Run(models.Model):
     def cancel(self) -> bool:
         """End a waiting run, or one whose cancelling was asked for while it was running."""
         waiting = Q(status=self.Status.QUEUED) | Q(status=self.Status.RUNNING, cancel_requested_at__isnull=False)
-        return bool(
-            Run.objects.filter(waiting, pk=self.pk, status=self.status, attempts=self.attempts).update(
-                status=self.Status.CANCELLED, **self._ending()
-            )
-        )
+        return self._end(self._as_seen().filter(waiting), self.Status.CANCELLED)
 
     def request_cancel(self) -> bool:
         """Mark a running run, so that its worker drops the result when it comes."""
         return bool(self._mine().filter(cancel_requested_at=None).update(cancel_requested_at=Now()))
 
-    def _ending(self) -> dict[str, Any]:
+    def _as_seen(self) -> RunQuerySet:
+        return Run.objects.filter(pk=self.pk, status=self.status, attempts=self.attempts)
+
+    def _end(self, wanted: RunQuerySet, status: Status, **facts: Any) -> bool:
         now = timezone.now()
-        return {
-            "phase": self.Phase.DONE,
-            "result_url": "",
-            "leased_until": None,
-            "run_after": None,
-            "finished_at": now,
-            "total_ms": max(0, round((now - self.created_at).total_seconds() * 1000)),
-        }
+        ended = wanted.update(
+            status=status,
+            phase=self.Phase.DONE,
+            result_url="",
+            leased_until=None,
+            run_after=None,
+            finished_at=now,
+            total_ms=max(0, round((now - self.created_at).total_seconds() * 1000)),
+            **facts,
+        )
+        if ended:
+            self.status = status
+        return bool(ended)
 
 
 class IdempotencyKey(models.Model):

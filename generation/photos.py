@@ -6,13 +6,15 @@ The pixels are worked on in engine/ingest.py; here are the rules and the storage
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from django.conf import settings
@@ -94,24 +96,21 @@ def accept(user: User, upload: Upload) -> Photo:
     if known:
         return known
 
-    image = _decode(upload.data)
-    image_format = "JPEG" if image.mode == "RGB" else "PNG"
-    data = ingest.encode(image, image_format)
+    release_connections()
+    files = _files(lambda: _decode(upload.data))
     photo = Photo(
         user=user,
         sha256=upload.sha256,
         name="".join(c for c in upload.name if c.isprintable())[:200],
-        width=image.width,
-        height=image.height,
-        bytes=len(data),
-        content_type=CONTENT_TYPES[image_format],
+        width=files.picture.width,
+        height=files.picture.height,
+        bytes=len(files.picture.data),
+        content_type=files.content_type,
     )
-    extension = EXTENSIONS[photo.content_type]
     started = time.monotonic()
-    release_connections()
     with _all_or_nothing() as save:
-        photo.file = save(random_path("photos", extension), data, image)
-        photo.thumbnail = save(random_path("photos", "jpg"), *_thumbnail(image))
+        photo.file = save(random_path("photos", EXTENSIONS[files.content_type]), files.picture)
+        photo.thumbnail = save(random_path("photos", "jpg"), files.thumbnail)
         photo.upload_ms = round((time.monotonic() - started) * 1000)
         try:
             with transaction.atomic():
@@ -129,9 +128,10 @@ def accept_avatar(upload: Upload) -> str:
         raise PhotoEmpty
     if len(upload.data) > settings.MAX_PHOTO_BYTES:
         raise too_large()
-    small = ingest.thumbnail(_decode(upload.data), AVATAR_SIDE)
+    with _pixels:
+        small = _file(ingest.thumbnail(_decode(upload.data), AVATAR_SIDE), "JPEG", quality=85)
     with _all_or_nothing() as save:
-        return save(random_path("avatars", "jpg"), ingest.encode(small, "JPEG", quality=85), small)
+        return save(random_path("avatars", "jpg"), small)
 
 
 def too_large() -> PhotoTooLarge:
@@ -149,16 +149,14 @@ def accept_result(data: bytes, source_type: str, *, name: str) -> Stored:
     """
     limits = ingest.Limits(pixels=settings.MAX_PHOTO_PIXELS)
     try:
-        image = ingest.decode(data, limits)
+        files = _files(lambda: ingest.decode(data, limits), source_type)
     except ingest.Refused as error:
         raise ResultInvalid(detail=repr(error)) from error
-    image_format = "JPEG" if image.mode == "RGB" else "PNG"
-    content_type = CONTENT_TYPES[image_format]
-    marked = ingest.encode(image, image_format, **provenance.save_options(image_format, source_type))
+    made, content_type = files.picture, files.content_type
     with _all_or_nothing() as save:
-        result = save(f"results/{name[:2]}/{name}.{EXTENSIONS[content_type]}", marked, image)
-        thumbnail = save(f"results/{name[:2]}/{name}-thumbnail.jpg", *_thumbnail(image, source_type))
-    return Stored(result, thumbnail, image.width, image.height, len(marked), content_type, source_type)
+        result = save(f"results/{name[:2]}/{name}.{EXTENSIONS[content_type]}", made)
+        thumbnail = save(f"results/{name[:2]}/{name}-thumbnail.jpg", files.thumbnail)
+    return Stored(result, thumbnail, made.width, made.height, len(made.data), content_type, source_type)
 
 
 def download_type(run: Run, wanted: str) -> str | None:
@@ -171,9 +169,9 @@ def download(run: Run, content_type: str) -> bytes:
     data = read(run.result)
     if content_type == run.content_type:
         return data
-    image = ingest.decode(data, ingest.Limits(pixels=settings.MAX_PHOTO_PIXELS))
-    image_format = FORMATS[content_type]
-    return ingest.encode(image, image_format, **provenance.save_options(image_format, run.source_type))
+    with _pixels:
+        image = ingest.decode(data, ingest.Limits(pixels=settings.MAX_PHOTO_PIXELS))
+        return _file(image, FORMATS[content_type], run.source_type).data
 
 
 def sketch_file(sketch: Image.Image) -> bytes:
@@ -228,24 +226,52 @@ def _decode(data: bytes) -> Image.Image:
         raise PhotoInvalid(detail=repr(error.__cause__)) from error
 
 
-def _thumbnail(image: Image.Image, source_type: str = "") -> tuple[bytes, Image.Image]:
-    options = provenance.save_options("JPEG", source_type) if source_type else {}
-    small = ingest.thumbnail(image, THUMBNAIL_SIDE)
-    return ingest.encode(small, "JPEG", quality=82, **options), small
+@dataclass(frozen=True)
+class _File:
+    data: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What is stored of a picture."""
+
+    picture: _File
+    thumbnail: _File
+    content_type: str
+
+
+# A file is small and its pixels are large: however many threads a process has, only so many hold pixels at a time.
+_pixels = threading.BoundedSemaphore(max(4, os.cpu_count() or 1))
+
+
+def _files(decode: Callable[[], Image.Image], source_type: str = "") -> _Files:
+    with _pixels:
+        image = decode()
+        image_format = "JPEG" if image.mode == "RGB" else "PNG"
+        picture = _file(image, image_format, source_type)
+        thumbnail = _file(ingest.thumbnail(image, THUMBNAIL_SIDE), "JPEG", source_type, quality=82)
+    return _Files(picture, thumbnail, CONTENT_TYPES[image_format])
+
+
+def _file(image: Image.Image, image_format: str, source_type: str = "", **options: Any) -> _File:
+    mark = provenance.save_options(image_format, source_type) if source_type else {}
+    return _File(ingest.encode(image, image_format, **options, **mark), *image.size)
 
 
 @contextmanager
-def _all_or_nothing() -> Iterator[Callable[[str, bytes, Image.Image], str]]:
+def _all_or_nothing() -> Iterator[Callable[[str, _File], str]]:
     """Save several pictures; when one fails, none stays, not even one that was only begun."""
     names: list[str] = []
 
-    def save(name: str, data: bytes, image: Image.Image) -> str:
+    def save(name: str, file: _File) -> str:
         started = time.monotonic()
-        facts = {"public_id": name, "bytes": len(data), "width": image.width, "height": image.height}
+        facts = {"public_id": name, "bytes": len(file.data), "width": file.width, "height": file.height}
         log.info("upload_started", **facts)
         names.append(name)
         try:
-            stored: str = default_storage.save(name, ContentFile(data))
+            stored: str = default_storage.save(name, ContentFile(file.data))
         except OSError as error:
             reason = error.strerror or str(error)
             log.error("upload_failed", **facts, code=type(error).__name__, detail=reason, duration_ms=_since(started))

@@ -176,7 +176,7 @@ def _accept(user: User, runs: list[Run], *, key: str, request: str, fresh: bool 
         for run in runs:
             log.info("run_accepted", run_id=str(run.pk), preset_id=run.preset_slug, cached=run.cached)
             if run.cached:
-                tell(run)
+                tell(run, profile)
         due = [run.pk for run in runs if run.status == Run.Status.QUEUED]
         transaction.on_commit(lambda: queue.wake(due))
     return runs

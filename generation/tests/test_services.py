@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 import time_machine
 from django.core.files.storage import default_storage
-from django.db import connections
+from django.db import OperationalError, connections, transaction
 from django.utils import timezone
 
 from accounts.models import Profile, User
@@ -252,6 +252,26 @@ def test_worker_that_lost_its_run_changes_nothing(start, provider, alice):
     assert not slow.enter(Run.Phase.STORING)
     assert not slow.requeue()
     assert Run.objects.renew_leases("elsewhere:1:slow") == 0
+    assert news(alice) == ["run_succeeded"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_picture_is_kept_when_the_confirmation_of_its_commit_is_lost(start, work, alice, monkeypatch):
+    lost = [OperationalError("the server closed the connection")]
+
+    def told_and_cut_off(run, profile, tell=attempts.tell):
+        tell(run, profile)
+        # What runs after a commit fails after it, as a lost confirmation does.
+        transaction.on_commit(lambda: lost and (_ for _ in ()).throw(lost.pop()))
+
+    monkeypatch.setattr(attempts, "tell", told_and_cut_off)
+    run = start()
+    work()
+    run.refresh_from_db()
+    assert not lost
+    assert run.status == "succeeded"
+    assert default_storage.exists(run.result.name)
+    assert default_storage.exists(run.thumbnail.name)
     assert news(alice) == ["run_succeeded"]
 
 
