@@ -7,7 +7,7 @@ UV := uv==0.13.9
 # Without a SECRET_KEY of its own this is somebody's own machine.
 DEV := $(if $(SECRET_KEY),,DEBUG=$${DEBUG:-1})
 
-.PHONY: run serve worker beat test lint fmt schema bench lock
+.PHONY: run serve worker beat test lint fmt schema messages bench lock
 run: $(VENV)/.run .stefna/secret
 	@$(DEV) $(BIN)/python manage.py prepare
 	@echo "Stefna is at http://127.0.0.1:$(PORT)"
@@ -19,6 +19,7 @@ serve: $(VENV)/.run
 	@exec $(BIN)/gunicorn stefna.wsgi
 
 worker: $(VENV)/.run
+	@$(BIN)/python manage.py compilemessages
 	@exec $(BIN)/celery -A stefna worker --pool threads --concurrency $${WORKER_THREADS:-64} --loglevel WARNING --without-gossip --without-mingle
 
 beat: $(VENV)/.run
@@ -38,6 +39,10 @@ lint: $(VENV)/.dev
 # The API's description, from the code; a test holds the two together.
 schema: $(VENV)/.dev
 	SECRET_KEY=schema DEBUG=1 $(BIN)/python manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
+
+# The sentences to translate, from the code; a test finds those that no language may lack.
+messages: $(VENV)/.dev
+	SECRET_KEY=messages DEBUG=1 $(BIN)/python manage.py makemessages
 
 bench: $(VENV)/.dev
 	SECRET_KEY=bench $(BIN)/python -m benchmarks.engine

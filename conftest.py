@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from django.conf import settings as django_settings
 from django.core.management import call_command
+from django.utils import translation
 from PIL import Image
 
 from accounts.models import User
@@ -16,6 +17,8 @@ from stefna.tests.environment import SERVICES
 
 # What one run of the tests puts into a shared cache is nothing to the next one.
 django_settings.CACHES["default"]["KEY_PREFIX"] = uuid.uuid4().hex
+# Catalogues are compiled, not committed.
+call_command("compilemessages")
 # Workers of a queue engine are tested where there is one, on a database that they can share.
 collect_ignore = [] if SERVICES else ["stefna/tests/test_workers.py"]
 
@@ -30,6 +33,13 @@ def storage_of_its_own(settings, tmp_path):
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     }
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(autouse=True)
+def speaks_english():
+    """A page leaves its visitor's language behind in the thread, and the next test may ask without a page."""
+    with translation.override("en"):
+        yield
 
 
 @pytest.fixture

@@ -1,12 +1,17 @@
-"""Who calls the API: a mobile client with a session token and an app key, or a page with its session and CSRF token."""
+"""Who is asking: of the pages, an account; of the API, a mobile client with a session token and an app key, or a page.
+
+A page calls the API with its session and its CSRF token.
+"""
 
 from __future__ import annotations
 
+from allauth.account.auth_backends import AuthenticationBackend
 from allauth.headless.contrib.rest_framework.authentication import XSessionTokenAuthentication
 from allauth.headless.tokens.strategies.sessions import SessionTokenStrategy
 from django.conf import settings
 from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare
+from django.utils.translation import gettext as _
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
@@ -14,6 +19,14 @@ from rest_framework.request import Request
 from accounts.models import Profile, User
 
 DEVELOPER = "developer@stefna.invalid"
+
+
+class WithProfile(AuthenticationBackend):
+    """Read the profile together with the account: every page asks for its language, and most for its name."""
+
+    def get_user(self, user_id: int) -> User | None:
+        user = User.objects.select_related("profile").filter(pk=user_id).first()
+        return user if user and self.user_can_authenticate(user) else None
 
 
 class AppSession(XSessionTokenAuthentication):
@@ -26,11 +39,11 @@ class AppSession(XSessionTokenAuthentication):
         check_app_key(request.headers.get("X-App-Key", ""))
         found = super().authenticate(request)
         if found is None:
-            raise AuthenticationFailed("The session token is not valid, or not any more. Please sign in again.")
+            raise AuthenticationFailed(_("The session token is not valid, or not any more. Please sign in again."))
         user: User = found[0]
         # The owner's rights belong in the admin site, behind its own sign-in, and not in an app.
         if not user.is_active or user.is_staff or user.is_superuser:
-            raise AuthenticationFailed("This account cannot be used in an app.")
+            raise AuthenticationFailed(_("This account cannot be used in an app."))
         return user, None
 
     def get_session_token(self, request: HttpRequest) -> str | None:
@@ -74,4 +87,5 @@ def check_app_key(given: str) -> None:
     """Compare with every configured key, in the same time whatever is given. Raises AuthenticationFailed."""
     known = [constant_time_compare(given, key) for key in settings.APP_KEYS.values()]
     if not given or not any(known):
-        raise AuthenticationFailed("This app is not known here, or its key has been replaced.", code="app_key_invalid")
+        sentence = _("This app is not known here, or its key has been replaced.")
+        raise AuthenticationFailed(sentence, code="app_key_invalid")

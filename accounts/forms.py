@@ -1,9 +1,32 @@
+"""What the profile page sends."""
+
+from typing import Any
+
 from django import forms
+from django.conf import settings
+from django.utils.translation import gettext_lazy as _
 
 from accounts.models import Profile
 
 
 class ProfileForm(forms.ModelForm):
+    locale = forms.ChoiceField(label=_("Language"), required=False)
+
     class Meta:
         model = Profile
-        fields = ["display_name"]
+        fields = ["display_name", "locale", "email_notifications"]
+        labels = {"display_name": _("Name"), "email_notifications": _("E-mail me when a picture is done")}
+        widgets = {"display_name": forms.TextInput(attrs={"autocomplete": "name"})}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # An app may have set a language that the pages do not speak; looking at the page must not change that.
+        known = [("", _("As in the browser")), *settings.LANGUAGES]
+        other = [] if self.instance.locale in dict(known) else [(self.instance.locale, self.instance.locale)]
+        self.fields["locale"].choices = known + other  # type: ignore[attr-defined]
+        if self.instance.user.is_guest:
+            del self.fields["email_notifications"]
+
+
+class PictureForm(forms.Form):
+    picture = forms.FileField(label=_("New picture"), allow_empty_file=True, max_length=None)

@@ -1,15 +1,21 @@
 """Trying the product without an account: one guest per browser session, made when the first photo is sent."""
 
 import uuid
+from collections.abc import Callable
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import login
+from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect
 
 from accounts.models import User
 
 COOKIE = "guest"
 SALT = "accounts.guest"
+PAGES_OF_ALLAUTH = ("account_", "mfa_", "socialaccount_", "google_", "apple_", "admin:login")
 
 
 def offer(request: HttpRequest, response: HttpResponse) -> HttpResponse:
@@ -52,3 +58,34 @@ def sign_in(request: HttpRequest, guest: User) -> None:
 
 def _key(request: HttpRequest) -> str:
     return request.get_signed_cookie(COOKIE, default="", salt=SALT) or ""
+
+
+class VisitorsAtTheDoor:
+    """On the pages of signing in and up a guest is a visitor; the pages of an account are not for guests.
+
+    allauth knows members and strangers, and sends everybody who is signed in away from its door.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponse | None:
+        match = request.resolver_match
+        if not match or not f"{match.view_name}".startswith(PAGES_OF_ALLAUTH):
+            return None
+        user = request.user
+        if not isinstance(user, User) or not user.is_guest:
+            return None
+        if getattr(view, "login_required", True):
+            return redirect("account_signup")
+        request.guest = user  # type: ignore[attr-defined]
+        request.user = AnonymousUser()
+        return None
+
+
+def at_the_door(request: HttpRequest) -> User | None:
+    """Return the guest whom VisitorsAtTheDoor made a visitor for this request."""
+    return getattr(request, "guest", None)

@@ -11,7 +11,9 @@ from django.contrib.auth.models import PermissionsMixin
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Lower
-from django.utils import timezone
+from django.utils import timezone, translation
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 GUEST_LIFETIME = timedelta(days=30)
 
@@ -41,10 +43,12 @@ class UserManager(BaseUserManager["User"]):
 class User(AbstractBaseUser, PermissionsMixin):
     """An account. One without an e-mail address is a guest's, known only by the key in their browser session."""
 
-    email = models.EmailField("e-mail address", null=True, blank=True, unique=True)
+    email = models.EmailField(_("e-mail address"), null=True, blank=True, unique=True)
     guest_key = models.CharField(max_length=64, null=True, blank=True, unique=True, editable=False)
-    is_staff = models.BooleanField("staff", default=False, help_text="May sign in to the admin site.")
-    is_active = models.BooleanField("active", default=True, help_text="Switch off instead of deleting the account.")
+    is_staff = models.BooleanField(_("staff"), default=False, help_text=_("May sign in to the admin site."))
+    is_active = models.BooleanField(
+        _("active"), default=True, help_text=_("Switch off instead of deleting the account.")
+    )
     date_joined = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = UserManager()
@@ -77,7 +81,11 @@ class User(AbstractBaseUser, PermissionsMixin):
 def display_name(user: User) -> str:
     """Return what to call somebody on a page or in a mail."""
     profile = getattr(user, "profile", None)
-    return (profile and profile.display_name) or user.email or "Guest"
+    return (profile and profile.display_name) or user.email or gettext("Guest")
+
+
+def default_name(user: User) -> str:
+    return (user.email or "").partition("@")[0][:80]
 
 
 class ProfileManager(models.Manager["Profile"]):
@@ -85,7 +93,7 @@ class ProfileManager(models.Manager["Profile"]):
         """Return the user's profile, made if it is missing; fill what is empty and overwrite nothing."""
         profile, _ = self.get_or_create(user=user)
         if not profile.display_name and user.email:
-            name = user.email.partition("@")[0][:80]
+            name = default_name(user)
             # Conditional, because somebody may be typing their name in another request right now.
             if self.filter(pk=profile.pk, display_name="").update(display_name=name):
                 profile.display_name = name
@@ -103,12 +111,12 @@ class Profile(models.Model):
     """What somebody has told us about themselves, and what the owner allows them."""
 
     user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
-    display_name = models.CharField("name", max_length=80, blank=True)
+    display_name = models.CharField(_("name"), max_length=80, blank=True)
     avatar = models.FileField(max_length=200, blank=True)
-    email_notifications = models.BooleanField("e-mail me when a picture is done", default=True)
-    locale = models.CharField("language", max_length=10, blank=True)
+    email_notifications = models.BooleanField(_("e-mail me when a picture is done"), default=True)
+    locale = models.CharField(_("language"), max_length=10, blank=True)
     daily_run_limit = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Runs a day; empty for the installation's limit, 0 for no limit."
+        null=True, blank=True, help_text=_("Runs a day; empty for the installation's limit, 0 for no limit.")
     )
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -116,3 +124,11 @@ class Profile(models.Model):
 
     def __str__(self) -> str:
         return self.display_name or str(self.user_id)
+
+    @property
+    def language(self) -> str:
+        """The language that they chose, as far as we speak it; empty when there is none."""
+        try:
+            return translation.get_supported_language_variant(self.locale)
+        except LookupError:
+            return ""

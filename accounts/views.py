@@ -1,23 +1,19 @@
-"""The profile page, and allauth's pages where ours differ."""
+"""allauth's pages where ours differ."""
 
 from typing import Any
 
 from allauth.account.views import LoginView, SignupView
-from django.contrib import messages
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.shortcuts import redirect, render
-
-from accounts.forms import ProfileForm
-from accounts.models import Profile
+from django.shortcuts import redirect
 
 
 class MembersMoveOn:
-    """Send somebody who is signed in on their way; a guest may still sign in or up."""
+    """Send somebody who is signed in on their way. A guest is not: see guests.VisitorsAtTheDoor."""
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if request.user.is_authenticated and not request.user.is_guest:
+        if request.user.is_authenticated:
             return redirect(self.get_authenticated_redirect_url())  # type: ignore[attr-defined]
         return super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
 
@@ -36,13 +32,3 @@ class SignUpView(MembersMoveOn, SignupView):
             # that the address would have got a moment later: neutral where addresses are verified.
             form.full_clean()
             return super().form_valid(form) if form.is_valid() else self.form_invalid(form)
-
-
-def profile(request: HttpRequest) -> HttpResponse:
-    mine = Profile.objects.upsert(request.user)  # type: ignore[arg-type]  # nobody anonymous gets here
-    form = ProfileForm(request.POST or None, instance=mine)
-    if request.method == "POST" and form.is_valid():
-        form.save()
-        messages.success(request, "Your profile was saved.")
-        return redirect("profile")
-    return render(request, "accounts/profile.html", {"form": form})

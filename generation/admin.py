@@ -2,6 +2,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
 
 from generation.models import Preset, Run
 
@@ -18,7 +19,7 @@ class PresetAdmin(admin.ModelAdmin):
             None,
             {"fields": ["slug", "name", "description", "tag", "category", "mode", "is_active", "position"]},
         ),
-        ("The look", {"fields": ["prompt", "negative_prompt", "strength", "default_seed", "recipe"]}),
+        (_("The look"), {"fields": ["prompt", "negative_prompt", "strength", "default_seed", "recipe"]}),
     ]
 
     @admin.display(description="")

@@ -16,6 +16,7 @@ from django.db import connections
 from django.db.models import Q, QuerySet
 from django.http import HttpResponseBase
 from django.urls import reverse
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import (
     OpenApiParameter,
     extend_schema,
@@ -51,6 +52,7 @@ from generation.serializers import (
     RunRequestSerializer,
     RunSerializer,
 )
+from notifications.emails import looks_at
 
 MAX_WAIT_SECONDS = 25
 LOOK_SECONDS = 0.25
@@ -232,7 +234,10 @@ class RunViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Update
         run = self.get_object()
         waited = re.search(r"\bwait=(\d{1,3})\b", request.headers.get("Prefer", ""))
         if waited and run.is_active:
+            looks_at(run.batch or run.pk, seconds=MAX_WAIT_SECONDS)
             run = self._changed(run, min(MAX_WAIT_SECONDS, int(waited[1])))
+        if run.is_active:
+            looks_at(run.batch or run.pk)
         data = self.get_serializer(run).data
         # Addresses carry the time of their signature, which is no change of the run.
         told = {name: value for name, value in data.items() if name not in ("photo", "result")}
@@ -301,7 +306,7 @@ class RunViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Update
             raise NotFound
         content_type = photos.download_type(run, request.query_params.get("format", "original"))
         if content_type is None:
-            raise serializers.ValidationError({"format": ["One of original, jpeg, webp, png."]})
+            raise serializers.ValidationError({"format": [_("One of original, jpeg, webp, png.")]})
         return pictures.attachment(run, content_type)
 
 
@@ -336,6 +341,7 @@ class BatchViewSet(viewsets.ViewSet):
         runs = list(Run.objects.for_user(request.user).select_related("photo").with_place().filter(batch=pk))
         if not runs:
             raise NotFound
+        looks_at(pk)
         return Response(self._data(request, runs[::-1]))
 
     def _data(self, request: Request, runs: list[Run]) -> dict[str, Any]:

@@ -7,9 +7,10 @@ import tempfile
 import zipfile
 from typing import Any, ClassVar
 
-from django.http import FileResponse
+from django.http import FileResponse, HttpRequest
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.parsers import FormParser, JSONParser, MultiPartParser
@@ -18,7 +19,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.models import Profile
+from accounts.models import Profile, User
 from generation import photos, pictures, services
 from generation.exceptions import StorageUnavailable
 from generation.models import Photo, Run
@@ -106,7 +107,7 @@ class ProfileView(APIView):
         asked.is_valid(raise_exception=True)
         user = request.user
         if user.has_usable_password() and not user.check_password(asked.validated_data.get("password", "")):
-            raise serializers.ValidationError({"password": ["Please enter your password to delete the account."]})
+            raise serializers.ValidationError({"password": [_("Please enter your password to delete the account.")]})
         services.delete_account(user)
         return Response(status=204)
 
@@ -117,30 +118,34 @@ class ExportView(APIView):
     @extend_schema(responses={(200, "application/zip"): bytes})
     def get(self, request: Request) -> FileResponse:
         """A zip of your photos and results, and of manifest.json, which says what they are."""
-        user = request.user
-        context = {"request": request}
-        runs = Run.objects.for_user(user).select_related("photo")
-        sent = Photo.objects.for_user(user)
-        manifest = {
-            "made_at": timezone.now(),
-            "profile": ProfileSerializer(Profile.objects.upsert(user), context=context).data,
-            "photos": [
-                PhotoSerializer(photo, context=context).data | {"file": photo.file.name, "name": photo.name}
-                for photo in sent
-            ],
-            "runs": [RunSerializer(run, context=context).data | {"file": run.result.name or None} for run in runs],
-            "notifications": NotificationSerializer(Notification.objects.for_user(user), many=True).data,
-        }
-        # Large accounts do not have to fit into memory; the file is gone when the answer has been sent.
-        file = tempfile.SpooledTemporaryFile(max_size=KEPT_IN_MEMORY)  # noqa: SIM115
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for stored in {
-                one.name: one for one in [*(p.file for p in sent), *(r.result for r in runs)] if one
-            }.values():
-                try:
-                    archive.writestr(str(stored.name), photos.read(stored))
-                except StorageUnavailable:
-                    manifest.setdefault("missing", []).append(stored.name)
-            archive.writestr("manifest.json", json.dumps(json.loads(JSONRenderer().render(manifest)), indent=2))
-        file.seek(0)
-        return FileResponse(file, as_attachment=True, filename="stefna-export.zip", content_type="application/zip")
+        return export(request, request.user)
+
+
+def export(request: HttpRequest | Request, user: User) -> FileResponse:
+    """Send everything that we hold about a user, as a file."""
+    context = {"request": request}
+    runs = Run.objects.for_user(user).select_related("photo")
+    sent = Photo.objects.for_user(user)
+    profile = Profile.objects.upsert(user)
+    manifest = {
+        "made_at": timezone.now(),
+        "profile": ProfileSerializer(profile, context=context).data | {"file": profile.avatar.name or None},
+        "photos": [
+            PhotoSerializer(photo, context=context).data | {"file": photo.file.name, "name": photo.name}
+            for photo in sent
+        ],
+        "runs": [RunSerializer(run, context=context).data | {"file": run.result.name or None} for run in runs],
+        "notifications": NotificationSerializer(Notification.objects.for_user(user), many=True).data,
+    }
+    # Large accounts do not have to fit into memory; the file is gone when the answer has been sent.
+    file = tempfile.SpooledTemporaryFile(max_size=KEPT_IN_MEMORY)  # noqa: SIM115
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        held = [profile.avatar, *(photo.file for photo in sent), *(run.result for run in runs)]
+        for stored in {one.name: one for one in held if one}.values():
+            try:
+                archive.writestr(str(stored.name), photos.read(stored))
+            except StorageUnavailable:
+                manifest.setdefault("missing", []).append(stored.name)
+        archive.writestr("manifest.json", json.dumps(json.loads(JSONRenderer().render(manifest)), indent=2))
+    file.seek(0)
+    return FileResponse(file, as_attachment=True, filename="stefna-export.zip", content_type="application/zip")

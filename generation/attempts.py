@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
+from django.utils import translation
+from django.utils.translation import gettext
 
 from accounts.models import Profile
 from generation import photos, queue
@@ -18,6 +21,7 @@ from generation.models import Run, release_connections
 from generation.modes import Mode
 from generation.providers import get_image_provider
 from generation.providers.base import ImageProvider, TransformRequest, UpstreamAnswer
+from notifications.emails import email_news, is_looked_at
 from notifications.models import Notification
 from notifications.services import notify
 
@@ -26,6 +30,10 @@ T = TypeVar("T")
 
 DATABASE_CAP_SECONDS = 30
 RETRY_CAP_SECONDS = 30
+NEWS = {
+    Run.Status.SUCCEEDED: Notification.Kind.RUN_SUCCEEDED,
+    Run.Status.FAILED: Notification.Kind.RUN_FAILED,
+}
 
 
 def process_run(run: Run) -> None:
@@ -134,7 +142,7 @@ def _give_up(run: Run, error: GenerationError) -> None:
     """End the attempt: back to the queue if trying again may help and there is time, else failed."""
     after = timedelta(seconds=error.retry_after or min(RETRY_CAP_SECONDS, 2**run.attempts))
     may_wait = error.transient and after.total_seconds() < run.seconds_left
-    if may_wait and repeated(lambda: run.requeue(code=error.code, message=error.message, after=after)):
+    if may_wait and repeated(lambda: run.requeue(code=error.code, message=error.english, after=after)):
         queue.wake([run.pk], after=after)
         waits_ms = _milliseconds(after.total_seconds())
         log.warning("run_requeued", code=error.code, detail=error.detail, duration_ms=waits_ms)
@@ -144,7 +152,7 @@ def _give_up(run: Run, error: GenerationError) -> None:
         lambda: fail_run(
             run,
             code=error.code,
-            message=error.message,
+            message=error.english,
             retryable=error.retryable,
             possible_cost=error.possible_cost,
         )
@@ -168,7 +176,10 @@ def end(run: Run, change: Callable[[], bool]) -> bool:
             profile = _owner(run)
             if not change():
                 return False
-            tell(run, profile)
+            batch_done = tell(run, profile)
+            if profile:
+                # Not before the commit; and whatever becomes of it, the run has ended.
+                transaction.on_commit(partial(_email, run, batch_done), robust=True)
     except BaseException:
         run.status = status  # nothing was changed, so the change may be made again
         raise
@@ -184,33 +195,71 @@ def _owner(run: Run) -> Profile | None:
     return profile
 
 
-def tell(run: Run, profile: Profile | None) -> None:
-    kinds = {
-        Run.Status.SUCCEEDED: Notification.Kind.RUN_SUCCEEDED,
-        Run.Status.FAILED: Notification.Kind.RUN_FAILED,
-    }
-    messages = {
-        Run.Status.SUCCEEDED: f"{run.preset_name} is ready.",
-        Run.Status.FAILED: f"{run.preset_name} did not work. You were not charged.",
-    }
+def tell(run: Run, profile: Profile | None) -> bool:
+    """Write the news of a run that has ended, in the caller's transaction; return whether its whole batch has."""
     if profile is None:
-        return
+        return False
+    with translation.override(profile.language or run.language):
+        return _tell(run, profile)
+
+
+def _tell(run: Run, profile: Profile) -> bool:
+    look = {"look": run.look}
+    messages = {
+        Run.Status.SUCCEEDED: gettext("%(look)s is ready.") % look,
+        Run.Status.FAILED: gettext("%(look)s did not work. You were not charged.") % look,
+    }
     status = Run.Status(run.status)
-    if status in kinds:
+    if status in NEWS:
         notify(
             profile,
-            kind=kinds[status],
+            kind=NEWS[status],
             subject=run.pk,
             message=messages[status],
             url=run.get_absolute_url(),
         )
-    if run.batch and not Run.objects.active().filter(batch=run.batch).exists():
+    batch_done = bool(run.batch) and not Run.objects.active().filter(batch=run.batch).exists()
+    if run.batch and batch_done:
         notify(
             profile,
             kind=Notification.Kind.BATCH_DONE,
             subject=run.batch,
-            message="MoodMorph is done." if run.mode == Mode.MOODMORPH else "Your pictures are done.",
+            message=gettext("MoodMorph is done.") if run.mode == Mode.MOODMORPH else gettext("Your pictures are done."),
             url=run.get_batch_url(),
+        )
+    return batch_done
+
+
+def _email(run: Run, batch_done: bool) -> None:
+    """Write to a run's user, unless they are looking: about a batch once, when all of it has ended."""
+    if is_looked_at(run.batch or run.pk):
+        return
+    if run.batch and batch_done:
+        _email_about_batch(run)
+    elif not run.batch and (kind := NEWS.get(Run.Status(run.status))):
+        email_news(
+            run.user_id,
+            language=run.language,
+            kind=kind,
+            look=run.preset_name,
+            url=run.get_absolute_url(),
+            reason=Run.objects.filter(pk=run.pk).values_list("error_message", flat=True).first() or "",
+        )
+
+
+def _email_about_batch(run: Run) -> None:
+    ended = Run.objects.filter(batch=run.batch, retried_by=None, deleted_at=None).exclude(status=Run.Status.CANCELLED)
+    statuses = list(ended.values_list("status", flat=True))
+    # Who has cancelled all of it knows.
+    if statuses:
+        email_news(
+            run.user_id,
+            language=run.language,
+            kind=Notification.Kind.BATCH_DONE,
+            look="MoodMorph" if run.mode == Mode.MOODMORPH else "",
+            url=run.get_batch_url(),
+            ready=statuses.count(Run.Status.SUCCEEDED),
+            asked=len(statuses),
         )
 
 

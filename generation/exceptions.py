@@ -38,20 +38,30 @@ GenerationError                 somebody can act on it: `code` is stored and tes
 
 from datetime import datetime
 
+from django.utils import translation
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
 
 class GenerationError(Exception):
-    """A refusal. `status` is the HTTP status that pages and API answer with; `detail` is for the log only."""
+    """A refusal. `status` is the HTTP status that pages and API answer with; `detail` is for the log only.
+
+    `message` is the sentence in the language of whoever is being answered; `english` is for the row, whose readers
+    each have their own.
+    """
 
     code = "invalid"
     status = 400
-    message = "This did not work."
+    sentence = _("This did not work.")
     retryable = False
     transient = False
     possible_cost = False
     resets_at: datetime | None = None
 
-    def __init__(self, message: str = "", *, detail: str = "", retry_after: float | None = None) -> None:
-        self.message = message or self.message
+    def __init__(self, message: str | Promise = "", *, detail: str = "", retry_after: float | None = None) -> None:
+        self.message = str(message or self.sentence)
+        with translation.override(None):
+            self.english = str(message or self.sentence)
         self.detail = detail
         self.retry_after = retry_after
         super().__init__(self.message)
@@ -65,55 +75,55 @@ class PhotoError(GenerationError):
 class PhotoRequired(PhotoError):
     code = "photo_required"
     status = 400
-    message = "Choose a photo first."
+    sentence = _("Choose a photo first.")
 
 
 class PhotoEmpty(PhotoError):
     code = "photo_empty"
-    message = "This file is empty. Please choose another photo."
+    sentence = _("This file is empty. Please choose another photo.")
 
 
 class PhotoTooLarge(PhotoError):
     code = "photo_too_large"
     status = 413
-    message = "This photo is too large."
+    sentence = _("This photo is too large.")
 
 
 class PhotoTypeUnsupported(PhotoError):
     code = "photo_type_unsupported"
     status = 415
-    message = "This is not a photo we can read. Please choose a JPEG, PNG, WebP or HEIC picture."
+    sentence = _("This is not a photo we can read. Please choose a JPEG, PNG, WebP or HEIC picture.")
 
 
 class PhotoInvalid(PhotoError):
     code = "photo_invalid"
-    message = "This photo is damaged and cannot be read. Please choose another one."
+    sentence = _("This photo is damaged and cannot be read. Please choose another one.")
 
 
 class PhotoDimensions(PhotoError):
     code = "photo_dimensions"
-    message = "This photo has unusual measures. Each side must be between 64 and 12,000 pixels."
+    sentence = _("This photo has unusual measures. Each side must be between 64 and 12,000 pixels.")
 
 
 class PhotoTooManyPixels(PhotoError):
     code = "photo_too_many_pixels"
-    message = "This photo has too many pixels."
+    sentence = _("This photo has too many pixels.")
 
 
 class PresetUnavailable(GenerationError):
     code = "preset_unavailable"
     status = 409
-    message = "This look is no longer available. Please pick another one."
+    sentence = _("This look is no longer available. Please pick another one.")
 
 
 class PromptUnsupported(GenerationError):
-    message = "The built-in engine cannot follow a description. Please pick a preset."
+    sentence = _("The built-in engine cannot follow a description. Please pick a preset.")
 
 
 class QuotaExceeded(GenerationError):
     code = "quota_exceeded"
     status = 429
-    message = "You have used all of today's pictures. There are new ones tomorrow."
+    sentence = _("You have used all of today's pictures. There are new ones tomorrow.")
 
     def __init__(self, *, resets_at: datetime) -> None:
         super().__init__()
@@ -123,41 +133,41 @@ class QuotaExceeded(GenerationError):
 class TooManyActiveRuns(GenerationError):
     code = "too_many_active_runs"
     status = 429
-    message = "Several of your pictures are still being made. Please wait until one is done."
+    sentence = _("Several of your pictures are still being made. Please wait until one is done.")
 
 
 class IdempotencyKeyRequired(GenerationError):
     code = "idempotency_key_required"
-    message = "This request needs an Idempotency-Key header."
+    sentence = _("This request needs an Idempotency-Key header.")
 
 
 class IdempotencyKeyInvalid(GenerationError):
     code = "idempotency_key_invalid"
-    message = "An Idempotency-Key has 1 to 255 visible ASCII characters."
+    sentence = _("An Idempotency-Key has 1 to 255 visible ASCII characters.")
 
 
 class IdempotencyKeyReused(GenerationError):
     code = "idempotency_key_reused"
     status = 422
-    message = "This page was already used for another picture. Please start again from the studio."
+    sentence = _("This page was already used for another picture. Please start again from the studio.")
 
 
 class NotCancellable(GenerationError):
     code = "not_cancellable"
     status = 409
-    message = "This picture has already ended."
+    sentence = _("This picture has already ended.")
 
 
 class NotRetryable(GenerationError):
     code = "not_retryable"
     status = 409
-    message = "Only a picture that failed or was cancelled can be tried again."
+    sentence = _("Only a picture that failed or was cancelled can be tried again.")
 
 
 class StorageUnavailable(GenerationError):
     code = "storage_unavailable"
     status = 503
-    message = "We cannot store pictures at the moment. You were not charged."
+    sentence = _("We cannot store pictures at the moment. You were not charged.")
     retryable = True
     transient = True
 
@@ -165,79 +175,79 @@ class StorageUnavailable(GenerationError):
 class InternalError(GenerationError):
     code = "internal_error"
     status = 500
-    message = "Something went wrong on our side."
+    sentence = _("Something went wrong on our side.")
 
 
 class ProviderError(GenerationError):
     code = "upstream_unavailable"
     status = 503
-    message = "The picture could not be made."
+    sentence = _("The picture could not be made.")
     retryable = True
 
 
 class CircuitsOpen(ProviderError):
     code = "upstream_unavailable"
-    message = "The picture service is not available at the moment. Your picture waits until it is back."
+    sentence = _("The picture service is not available at the moment. Your picture waits until it is back.")
     transient = True
 
 
 class UpstreamUnavailable(ProviderError):
     code = "upstream_unavailable"
-    message = "The picture service is not available at the moment."
+    sentence = _("The picture service is not available at the moment.")
 
 
 class UpstreamTimeout(ProviderError):
     code = "upstream_timeout"
-    message = "The picture service took too long to answer."
+    sentence = _("The picture service took too long to answer.")
     possible_cost = True
 
 
 class UpstreamRateLimited(ProviderError):
     code = "upstream_rate_limited"
-    message = "The picture service has too much to do at the moment."
+    sentence = _("The picture service has too much to do at the moment.")
 
-    def __init__(self, message: str = "", *, detail: str = "", retry_after: float | None = None) -> None:
+    def __init__(self, message: str | Promise = "", *, detail: str = "", retry_after: float | None = None) -> None:
         super().__init__(message, detail=detail, retry_after=retry_after)
         self.transient = retry_after is not None
 
 
 class UpstreamAuth(ProviderError):
     code = "upstream_auth"
-    message = "The picture service is unavailable. We have been told and are looking into it."
+    sentence = _("The picture service is unavailable. We have been told and are looking into it.")
 
 
 class UpstreamCredits(ProviderError):
     code = "upstream_credits"
-    message = "The picture service is unavailable. We have been told and are looking into it."
+    sentence = _("The picture service is unavailable. We have been told and are looking into it.")
 
 
 class UpstreamRejected(ProviderError):
     code = "upstream_rejected"
-    message = "The picture service does not accept this photo with this look. Please try another look."
+    sentence = _("The picture service does not accept this photo with this look. Please try another look.")
     retryable = False
 
 
 class UpstreamMalformed(ProviderError):
     code = "upstream_malformed"
-    message = "The picture service gave an answer that we do not understand."
+    sentence = _("The picture service gave an answer that we do not understand.")
 
 
 class UpstreamEmpty(ProviderError):
     code = "upstream_empty"
-    message = "The picture service answered without a picture."
+    sentence = _("The picture service answered without a picture.")
 
 
 class ContentFiltered(ProviderError):
     code = "content_filtered"
-    message = "The safety filter of the picture service hid this picture. Please try another photo or look."
+    sentence = _("The safety filter of the picture service hid this picture. Please try another photo or look.")
     retryable = False
 
 
 class ResultUnavailable(ProviderError):
     code = "result_unavailable"
-    message = "The picture was made, but it could not be fetched."
+    sentence = _("The picture was made, but it could not be fetched.")
 
 
 class ResultInvalid(ProviderError):
     code = "result_invalid"
-    message = "The picture that came back could not be read."
+    sentence = _("The picture that came back could not be read.")

@@ -14,7 +14,9 @@ from django.db import connection, connections, models
 from django.db.models import Case, Count, ExpressionWrapper, F, OuterRef, Q, Subquery, When
 from django.db.models.functions import Coalesce, Now
 from django.urls import reverse
-from django.utils import timezone
+from django.utils import timezone, translation
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from generation.engine import recipes
 from generation.modes import Mode
@@ -34,6 +36,11 @@ def validate_recipe(value: object) -> None:
     problems = recipes.problems(value)
     if problems:
         raise ValidationError(problems)
+
+
+def spoken_language() -> str:
+    """Return the language that is being spoken: the user's of this request, or the installation's."""
+    return translation.get_language() or settings.LANGUAGE_CODE
 
 
 def database_time(plus: timedelta = timedelta()) -> models.Expression:
@@ -75,34 +82,34 @@ class Preset(models.Model):
     """A named look, or a member of a mode such as a mood."""
 
     class Category(models.TextChoices):
-        MINIMALIST = "minimalist"
-        CINEMATIC = "cinematic"
-        VIBRANT = "vibrant"
-        VINTAGE = "vintage"
-        TRAVEL = "travel"
-        URBAN = "urban"
-        BLACK_WHITE = "black_white", "Black & White"
-        SOFT = "soft"
-        WARM = "warm"
-        COOL = "cool"
-        EDITORIAL = "editorial"
-        PORTRAIT = "portrait"
-        NATURE = "nature"
-        MOODY = "moody"
-        ARTISTIC = "artistic"
+        MINIMALIST = "minimalist", _("Minimalist")
+        CINEMATIC = "cinematic", _("Cinematic")
+        VIBRANT = "vibrant", _("Vibrant")
+        VINTAGE = "vintage", _("Vintage")
+        TRAVEL = "travel", _("Travel")
+        URBAN = "urban", _("Urban")
+        BLACK_WHITE = "black_white", _("Black & White")
+        SOFT = "soft", _("Soft")
+        WARM = "warm", _("Warm")
+        COOL = "cool", _("Cool")
+        EDITORIAL = "editorial", _("Editorial")
+        PORTRAIT = "portrait", _("Portrait")
+        NATURE = "nature", _("Nature")
+        MOODY = "moody", _("Moody")
+        ARTISTIC = "artistic", _("Artistic")
 
     slug = models.CharField(
         max_length=50,
         unique=True,
-        validators=[RegexValidator(r"^[a-z][a-z0-9_]*$", "Small letters, digits and underscores.")],
-        help_text="Never changes: clients and past runs refer to it.",
+        validators=[RegexValidator(r"^[a-z][a-z0-9_]*$", _("Small letters, digits and underscores."))],
+        help_text=_("Never changes: clients and past runs refer to it."),
     )
     name = models.CharField(max_length=80)
     tag = models.CharField(max_length=40)
     category = models.CharField(max_length=20, choices=Category.choices)
     mode = models.CharField(
         max_length=20,
-        choices=[(Mode.PRESET.value, "Preset"), (Mode.MOODMORPH.value, "A mood of MoodMorph")],
+        choices=[(Mode.PRESET.value, _("Preset")), (Mode.MOODMORPH.value, _("A mood of MoodMorph"))],
         default=Mode.PRESET,
     )
     description = models.CharField(max_length=200, blank=True)
@@ -110,14 +117,14 @@ class Preset(models.Model):
     negative_prompt = models.TextField(
         max_length=MAX_PROMPT_LENGTH,
         blank=True,
-        help_text="Models without one get it folded into the prompt.",
+        help_text=_("Models without one get it folded into the prompt."),
     )
     strength = models.FloatField(
-        validators=strength_validators, help_text="How far the picture may move from the photo, 0.05 to 1."
+        validators=strength_validators, help_text=_("How far the picture may move from the photo, 0.05 to 1.")
     )
     default_seed = models.PositiveIntegerField(null=True, blank=True, validators=seed_validators)
-    recipe = models.JSONField(validators=[validate_recipe], help_text="What the built-in engine does.")
-    is_active = models.BooleanField("active", default=True)
+    recipe = models.JSONField(validators=[validate_recipe], help_text=_("What the built-in engine does."))
+    is_active = models.BooleanField(_("active"), default=True)
     position = models.PositiveIntegerField(default=0)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
@@ -209,6 +216,10 @@ class RunQuerySet(models.QuerySet["Run"]):
         counted = Subquery(before.values("status").annotate(count=Count("pk")).values("count"))
         return self.annotate(queued_ahead=Case(When(status=Run.Status.QUEUED, then=Coalesce(counted, 0)), default=0))
 
+    def binned(self) -> RunQuerySet:
+        """Runs that were taken away and whose pictures are still there."""
+        return self.filter(deleted_at__isnull=False).exclude(result="")
+
     def lost(self) -> RunQuerySet:
         """Running runs whose worker stopped renewing its lease."""
         return self.filter(status=Run.Status.RUNNING, leased_until__lt=Now())
@@ -244,18 +255,18 @@ class Run(models.Model):
     """One request to turn one photo into one result: record, queue entry, cache entry and metric."""
 
     class Status(models.TextChoices):
-        QUEUED = "queued", "Waiting"
-        RUNNING = "running", "Creating"
-        SUCCEEDED = "succeeded", "Done"
-        FAILED = "failed", "Failed"
-        CANCELLED = "cancelled", "Cancelled"
+        QUEUED = "queued", _("Waiting")
+        RUNNING = "running", _("Creating")
+        SUCCEEDED = "succeeded", _("Done")
+        FAILED = "failed", _("Failed")
+        CANCELLED = "cancelled", _("Cancelled")
 
     class Phase(models.TextChoices):
-        QUEUED = "queued", "Waiting"
-        SUBMITTING = "submitting", "Preparing"
-        GENERATING = "generating", "Creating"
-        STORING = "storing", "Saving"
-        DONE = "done", "Done"
+        QUEUED = "queued", _("Waiting")
+        SUBMITTING = "submitting", _("Preparing")
+        GENERATING = "generating", _("Creating")
+        STORING = "storing", _("Saving")
+        DONE = "done", _("Done")
 
     ACTIVE = (Status.QUEUED, Status.RUNNING)
 
@@ -270,7 +281,7 @@ class Run(models.Model):
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
     phase = models.CharField(max_length=10, choices=Phase.choices, default=Phase.QUEUED)
     attempts = models.PositiveIntegerField(default=0)
-    crashes = models.PositiveIntegerField(default=0, help_text="Attempts whose worker died.")
+    crashes = models.PositiveIntegerField(default=0, help_text=_("Attempts whose worker died."))
     error_code = models.CharField(max_length=40, blank=True)
     error_message = models.CharField(max_length=200, blank=True)
     error_retryable = models.BooleanField(default=True)
@@ -296,11 +307,11 @@ class Run(models.Model):
     fingerprint = models.CharField(max_length=64)
 
     # What the service said. Written before the picture is fetched, so that nobody pays for it twice.
-    result_url = models.TextField(blank=True, help_text="Where the service keeps the picture until we have it.")
+    result_url = models.TextField(blank=True, help_text=_("Where the service keeps the picture until we have it."))
     endpoint = models.CharField(max_length=100, blank=True)
     upstream_request_id = models.CharField(max_length=100, blank=True)
     upstream_seed = models.PositiveBigIntegerField(null=True, blank=True)
-    possible_cost = models.PositiveIntegerField(default=0, help_text="Calls that were sent and never answered.")
+    possible_cost = models.PositiveIntegerField(default=0, help_text=_("Calls that were sent and never answered."))
 
     # What came out.
     result = models.FileField(max_length=200, blank=True)
@@ -309,9 +320,12 @@ class Run(models.Model):
     height = models.PositiveIntegerField(null=True, blank=True)
     bytes = models.PositiveIntegerField(null=True, blank=True)
     content_type = models.CharField(max_length=20, blank=True)
-    source_type = models.CharField(max_length=60, blank=True, help_text="The mark of generated content.")
-    cached = models.BooleanField(default=False, help_text="Answered with an earlier result; costs nothing.")
+    source_type = models.CharField(max_length=60, blank=True, help_text=_("The mark of generated content."))
+    cached = models.BooleanField(default=False, help_text=_("Answered with an earlier result; costs nothing."))
     favourite = models.BooleanField(default=False)
+
+    # What its user was spoken to in: a worker, which writes the news, has nobody's browser to go by.
+    language = models.CharField(max_length=10, default=spoken_language, editable=False)
 
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     started_at = models.DateTimeField(null=True, blank=True)
@@ -338,6 +352,9 @@ class Run(models.Model):
             models.Index(fields=["fingerprint"], condition=Q(status="succeeded"), name="run_reusable"),
             models.Index(fields=["result"], condition=~Q(result=""), name="run_result"),
             models.Index(fields=["-created_at"], condition=Q(status="succeeded", cached=False), name="run_recent"),
+            models.Index(
+                fields=["deleted_at"], condition=Q(deleted_at__isnull=False) & ~Q(result=""), name="run_binned"
+            ),
         ]
         constraints = [
             models.CheckConstraint(
@@ -361,7 +378,7 @@ class Run(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.preset_name} · {self.get_status_display()}"
+        return f"{self.look} · {self.get_status_display()}"
 
     def get_absolute_url(self) -> str:
         return reverse("run", args=[self.pk])
@@ -370,12 +387,20 @@ class Run(models.Model):
         return reverse("batch", args=[self.batch])
 
     @property
+    def look(self) -> str:
+        """What it is called: a preset's name, the same in every language, or that it was made from the user's words."""
+        return gettext(self.preset_name)
+
+    @property
     def is_active(self) -> bool:
         return self.status in self.ACTIVE
 
     @property
     def can_retry(self) -> bool:
         return self.status in (self.Status.FAILED, self.Status.CANCELLED)
+
+    def stronger(self, step: float) -> float:
+        return round(min(MAX_STRENGTH, max(MIN_STRENGTH, self.strength + step)), 2)
 
     @property
     def counted(self) -> bool:

@@ -6,11 +6,17 @@ A mode's members are preset rows that carry its name: a fourth mood is a row, no
 from dataclasses import dataclass
 
 from django.db import models
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
+
+# As it is written on a run; it is translated where it is shown.
+CUSTOM_NAME = gettext_noop("Your own words")
 
 
 class Mode(models.TextChoices):
-    PRESET = "preset", "Preset"
-    CUSTOM = "custom", "Your own words"
+    PRESET = "preset", _("Preset")
+    CUSTOM = "custom", _(CUSTOM_NAME)
     MOODMORPH = "moodmorph", "MoodMorph"
 
 
@@ -19,7 +25,7 @@ class Batch:
     """A mode that answers one photo with one run for each of its members."""
 
     mode: Mode
-    description: str
+    description: Promise
 
     @property
     def slug(self) -> str:
@@ -30,6 +36,6 @@ class Batch:
         return str(self.mode.label)
 
 
-MOODMORPH = Batch(Mode.MOODMORPH, "Your photo in three moods at once.")
+MOODMORPH = Batch(Mode.MOODMORPH, _("Your photo in three moods at once."))
 BATCHES = {batch.slug: batch for batch in (MOODMORPH,)}
 BATCH_CHOICES = [(batch.slug, batch.name) for batch in BATCHES.values()]

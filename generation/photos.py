@@ -6,6 +6,7 @@ The pixels are worked on in engine/ingest.py; here are the rules and the storage
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import threading
 import time
@@ -22,7 +23,9 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import IntegrityError, transaction
 from django.db.models.fields.files import FieldFile
-from PIL import Image
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+from PIL import Image, ImageOps
 
 from generation import provenance
 from generation.engine import ingest
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("generation")
 
-SAMPLES = {"portrait": "Portrait", "landscape": "Landscape", "coffee": "Coffee"}
+SAMPLES = {"portrait": _("Portrait"), "landscape": _("Landscape"), "coffee": _("Coffee")}
 SHORTEST_SIDE, LONGEST_SIDE = 64, 12_000
 THUMBNAIL_SIDE = 480
 AVATAR_SIDE = 256
@@ -135,7 +138,8 @@ def accept_avatar(upload: Upload) -> str:
 
 
 def too_large() -> PhotoTooLarge:
-    return PhotoTooLarge(f"This photo is too large. A photo may have up to {max_megabytes()} MB.")
+    sentence = gettext("This photo is too large. A photo may have up to %(megabytes)d MB.")
+    return PhotoTooLarge(sentence % {"megabytes": max_megabytes()})
 
 
 def max_megabytes() -> int:
@@ -172,6 +176,24 @@ def download(run: Run, content_type: str) -> bytes:
     with _pixels:
         image = ingest.decode(data, ingest.Limits(pixels=settings.MAX_PHOTO_PIXELS))
         return _file(image, FORMATS[content_type], run.source_type).data
+
+
+def small(photo: Photo | Upload) -> bytes:
+    """Return a picture of the size of a thumbnail, of a photo that is kept or that was only sent. Raise PhotoError."""
+    if isinstance(photo, Photo):
+        return read(photo.thumbnail)
+    if not photo.data:
+        raise PhotoEmpty
+    if len(photo.data) > settings.MAX_PHOTO_BYTES:
+        raise too_large()
+    with _pixels:
+        return _file(ingest.thumbnail(_decode(photo.data), THUMBNAIL_SIDE), "JPEG").data
+
+
+def square(data: bytes, side: int) -> Image.Image:
+    """Return the middle of a picture of ours as a square."""
+    with Image.open(io.BytesIO(data)) as image:
+        return ImageOps.fit(image.convert("RGB"), (side, side))
 
 
 def sketch_file(sketch: Image.Image) -> bytes:
@@ -219,7 +241,8 @@ def _decode(data: bytes) -> Image.Image:
         raise PhotoTypeUnsupported from error
     except ingest.TooManyPixels as error:
         megapixels = settings.MAX_PHOTO_PIXELS // 10**6
-        raise PhotoTooManyPixels(f"This photo has too many pixels. Up to {megapixels} megapixels are fine.") from error
+        sentence = gettext("This photo has too many pixels. Up to %(megapixels)d megapixels are fine.")
+        raise PhotoTooManyPixels(sentence % {"megapixels": megapixels}) from error
     except ingest.BadMeasures as error:
         raise PhotoDimensions from error
     except ingest.BadImage as error:

@@ -17,7 +17,7 @@ from django.utils.text import slugify
 from django.views.decorators.http import require_safe
 
 from accounts.models import Profile
-from generation import photos, services
+from generation import photos, showing
 from generation.models import Photo, Preset, Run
 
 SIGNATURE_SECONDS = 3600
@@ -82,7 +82,16 @@ def attachment(run: Run, content_type: str) -> HttpResponse:
 def preview(request: HttpRequest, slug: str) -> HttpResponse:
     """Show what a preset does to the sample portrait."""
     preset = get_object_or_404(Preset.objects.active(), slug=slug)
-    response = HttpResponse(services.preset_preview(preset), "image/webp")
+    response = HttpResponse(showing.preset_preview(preset), "image/webp")
+    response["Cache-Control"] = "public, max-age=86400"
+    return response
+
+
+@login_not_required
+@require_safe
+def preset_sheet(request: HttpRequest) -> HttpResponse:
+    """Show what every preset does to the sample portrait as one picture: the studio asks once for all its cards."""
+    response = HttpResponse(showing.preset_sheet(list(Preset.objects.active())), "image/webp")
     response["Cache-Control"] = "public, max-age=86400"
     return response
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import Any, ClassVar
 
-from django.core.cache import cache
 from django.urls import reverse
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import (
     OpenApiExample,
     extend_schema_field,
@@ -15,12 +14,11 @@ from drf_spectacular.utils import (
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from generation import photos, pictures, services
+from generation import photos, pictures, services, showing
 from generation.exceptions import PhotoRequired
 from generation.models import MAX_PROMPT_LENGTH, MAX_SEED, MAX_STRENGTH, MIN_STRENGTH, Photo, Preset, Run
 from generation.modes import BATCH_CHOICES, Mode
 
-USUAL_SECONDS = 60
 EXAMPLE_ID = "3f0c7d52-2a0f-4a4e-9a0a-6a4f3f0f7c11"
 
 
@@ -40,6 +38,10 @@ class PresetSerializer(serializers.ModelSerializer):
     class Meta:
         model = Preset
         fields = ("slug", "name", "tag", "category", "description", "strength", "default_seed", "preview", "supports")
+
+    def to_representation(self, preset: Preset) -> dict[str, Any]:
+        data: dict[str, Any] = super().to_representation(preset)
+        return data | {"description": _(data["description"])}
 
     def get_preview(self, preset: Preset) -> dict[str, str]:
         request: Request = self.context["request"]
@@ -149,26 +151,13 @@ class RunSerializer(serializers.ModelSerializer):
     def get_error(self, run: Run) -> dict[str, Any] | None:
         if run.status != Run.Status.FAILED:
             return None
-        return {"code": run.error_code, "message": run.error_message, "retryable": run.error_retryable}
+        return {"code": run.error_code, "message": _(run.error_message), "retryable": run.error_retryable}
 
     def get_expected_ms(self, run: Run) -> int | None:
-        return usual_ms().get(run.preset_slug) if run.is_active else None
+        return showing.usual_ms().get(run.preset_slug) if run.is_active else None
 
     def get_poll_after_ms(self, run: Run) -> int | None:
         return run.poll_after_ms
-
-
-def usual_ms() -> dict[str, int]:
-    """Return the median time of each preset's recent runs, in one query that the cache keeps for a while."""
-
-    def measured() -> dict[str, int]:
-        recent = Run.objects.filter(status=Run.Status.SUCCEEDED, cached=False).exclude(total_ms=None)
-        times: dict[str, list[int]] = {}
-        for slug, total_ms in recent.order_by("-created_at").values_list("preset_slug", "total_ms")[:500]:
-            times.setdefault(slug, []).append(total_ms or 0)
-        return {slug: round(statistics.median(found)) for slug, found in times.items()}
-
-    return cache.get_or_set("usual_ms", measured, USUAL_SECONDS) or {}
 
 
 # -- What is asked -------------------------------------------------------------------------------------------
@@ -182,7 +171,7 @@ class PhotoSource(serializers.Serializer):
 
     def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
         if "photo" in fields and "photo_id" in fields:
-            raise serializers.ValidationError("Send photo or photo_id, not both.")
+            raise serializers.ValidationError(_("Send photo or photo_id, not both."))
         return fields
 
     def chosen(self) -> Photo | photos.Upload:
@@ -193,7 +182,7 @@ class PhotoSource(serializers.Serializer):
         if photo_id := fields.get("photo_id"):
             photo = Photo.objects.for_user(self.context["request"].user).filter(pk=photo_id).first()
             if photo is None:
-                raise serializers.ValidationError({"photo_id": ["There is no such photo."]})
+                raise serializers.ValidationError({"photo_id": [_("There is no such photo.")]})
             return photo
         if "photo" in fields:
             return photos.Upload(b"")
@@ -215,7 +204,7 @@ class RunRequestSerializer(PhotoSource):
 
     def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
         if ("preset" in fields) == ("prompt" in fields):
-            raise serializers.ValidationError({"preset": ["Send either preset or prompt."]})
+            raise serializers.ValidationError({"preset": [_("Send either preset or prompt.")]})
         return super().validate(fields)
 
 
@@ -228,9 +217,9 @@ class BatchRequestSerializer(PhotoSource):
     def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
         asked = [name for name in ("mode", "presets", "preset") if name in fields]
         if len(asked) != 1 or ("variations" in fields) != (asked == ["preset"]):
-            raise serializers.ValidationError({"mode": ["Send mode, or presets, or preset with variations."]})
+            raise serializers.ValidationError({"mode": [_("Send mode, or presets, or preset with variations.")]})
         if len({preset.pk for preset in fields.get("presets", [])}) != len(fields.get("presets", [])):
-            raise serializers.ValidationError({"presets": ["Each preset once."]})
+            raise serializers.ValidationError({"presets": [_("Each preset once.")]})
         return super().validate(fields)
 
 

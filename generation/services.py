@@ -6,23 +6,20 @@ import contextlib
 import hashlib
 import json
 import random
-import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from django.conf import settings
-from django.core.cache import cache
 from django.db import transaction
 from django.utils import timezone
 
-from accounts.models import Profile
+from accounts.models import Profile, default_name
 from generation import photos, queue
 from generation.attempts import end, tell
-from generation.engine.recipes import Look
 from generation.exceptions import (
     IdempotencyKeyReused,
     NotCancellable,
@@ -33,8 +30,9 @@ from generation.exceptions import (
     TooManyActiveRuns,
 )
 from generation.models import MAX_SEED, IdempotencyKey, Photo, Preset, Run, database_now
-from generation.modes import Mode
-from generation.providers import default_provider, get_sketcher
+from generation.modes import CUSTOM_NAME, Mode
+from generation.providers import default_provider
+from notifications.emails import looks_at
 from notifications.models import Notification
 
 if TYPE_CHECKING:
@@ -43,7 +41,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("generation")
 
 CUSTOM_STRENGTH = 0.7
-PREVIEW_SECONDS = 30 * 24 * 3600
+UNDO_SECONDS = 600
 
 
 # -- Asking for runs ---------------------------------------------------------------------------------------
@@ -113,10 +111,6 @@ def takes_prompts() -> bool:
 
 def retry_run(run: Run) -> Run:
     """Make a new run from a failed or cancelled one's photo and snapshot; trying twice gives the same new run."""
-    copied = (
-        "user_id photo_id mode batch preset_id preset_slug preset_name preset_tag prompt negative_prompt"
-        " strength seed recipe provider model steps guidance fingerprint"
-    )
     with transaction.atomic():
         Profile.objects.lock(run.user_id)
         retried = Run.objects.filter(retry_of=run).first()
@@ -125,8 +119,26 @@ def retry_run(run: Run) -> Run:
         run.refresh_from_db()
         if not run.can_retry:
             raise NotRetryable
-        new = Run(retry_of=run, **{name: getattr(run, name) for name in copied.split()})
+        new = _copy(run, retry_of=run, batch=run.batch)
         return _accept(run.user, [new], key="", request="", fresh=True)[0]
+
+
+def vary_run(run: Run, *, strength: float | None = None, seed: int | None = None, key: str = "") -> Run:
+    """Make a new run from another's photo and snapshot, with another strength or seed. Raises GenerationError."""
+    request = _fingerprint(run.pk, strength, seed)
+    new = _copy(run, strength=strength or run.strength, seed=seed or run.seed)
+    return _accept(run.user, [new], key=key, request=request)[0]
+
+
+def _copy(run: Run, **changes: Any) -> Run:
+    """Return an unsaved run with the snapshot of another."""
+    copied = (
+        "user_id photo_id mode preset_id preset_slug preset_name preset_tag prompt negative_prompt"
+        " strength seed recipe provider model steps guidance"
+    )
+    new = Run(**{name: getattr(run, name) for name in copied.split()} | changes)
+    new.fingerprint = _run_fingerprint(new)
+    return new
 
 
 def _draft(
@@ -146,15 +158,19 @@ def _draft(
         run.preset_slug, run.preset_name, run.preset_tag = preset.slug, preset.name, preset.tag
         run.prompt, run.negative_prompt, run.recipe = preset.prompt, preset.negative_prompt, preset.recipe
     else:
-        run.mode, run.preset_name, run.prompt = Mode.CUSTOM, Mode.CUSTOM.label, prompt
+        run.mode, run.preset_name, run.prompt = Mode.CUSTOM, CUSTOM_NAME, prompt
     run.strength = strength or (preset.strength if preset else CUSTOM_STRENGTH)
     # Any seed will do, but it is part of the snapshot: the run can be explained and repeated.
     run.seed = seed or (preset and preset.default_seed) or random.randint(1, MAX_SEED)  # noqa: S311
     if run.provider == "aiml":
         run.model, run.steps, run.guidance = settings.AIML_MODEL, settings.AIML_STEPS, settings.AIML_GUIDANCE
-    made_from = (run.provider, run.model, run.steps, run.guidance, run.prompt, run.negative_prompt, run.recipe)
-    run.fingerprint = _fingerprint(photo.sha256, run.strength, run.seed, *made_from)
+    run.fingerprint = _run_fingerprint(run)
     return run
+
+
+def _run_fingerprint(run: Run) -> str:
+    made_from = (run.provider, run.model, run.steps, run.guidance, run.prompt, run.negative_prompt, run.recipe)
+    return _fingerprint(run.photo.sha256, run.strength, run.seed, *made_from)
 
 
 def _accept(user: User, runs: list[Run], *, key: str, request: str, fresh: bool = False) -> list[Run]:
@@ -178,6 +194,9 @@ def _accept(user: User, runs: list[Run], *, key: str, request: str, fresh: bool 
             if run.cached:
                 tell(run, profile)
         due = [run.pk for run in runs if run.status == Run.Status.QUEUED]
+        # Whoever asked a moment ago is still there, and the built-in engine may be done before their page is.
+        asked = {run.batch or run.pk for run in runs}
+        transaction.on_commit(lambda: looks_at(*asked))
         transaction.on_commit(lambda: queue.wake(due))
     return runs
 
@@ -279,6 +298,33 @@ def delete_run(run: Run) -> None:
         transaction.on_commit(lambda: photos.delete_files(*names))
 
 
+def bin_runs(runs: Iterable[Run]) -> datetime:
+    """Take runs away so that they can be brought back for a while; return the moment, which `restore_runs` asks for.
+
+    Their pictures are deleted by the sweep, once nobody can change their mind any more.
+    """
+    now, runs = timezone.now(), list(runs)
+    for run in runs:
+        with contextlib.suppress(NotCancellable):
+            cancel_run(run)
+        Notification.objects.filter(subject=run.pk).delete()
+    Run.objects.filter(pk__in=[run.pk for run in runs], deleted_at=None).update(deleted_at=now)
+    return now
+
+
+def restore_runs(user: User, binned_at: datetime) -> int:
+    """Bring back what a user took away at that moment, as far as the sweep has not been there; return how many."""
+    return Run.objects.filter(user=user, deleted_at=binned_at).exclude(photo__file="").update(deleted_at=None)
+
+
+def empty_bin() -> int:
+    """Delete the pictures of runs that were taken away a while ago; return how many."""
+    binned = Run.objects.binned().filter(deleted_at__lt=timezone.now() - timedelta(seconds=UNDO_SECONDS))
+    for run in binned:
+        delete_run(run)
+    return len(binned)
+
+
 def delete_photo(photo: Photo) -> None:
     """Take a photo away, with everything that was made of it. Bare rows stay, as they do of deleted runs."""
     for run in Run.objects.filter(photo=photo, deleted_at=None):
@@ -334,25 +380,15 @@ def adopt_guest(*, guest: User, user: User) -> None:
                 Run.objects.filter(photo=photo).update(photo=same)
                 transaction.on_commit(partial(photos.delete_files, photo.file.name, photo.thumbnail.name))
                 photo.delete()
-        Photo.objects.for_user(guest).update(user=user)
+        Photo.objects.filter(user=guest).update(user=user)
         Run.objects.filter(user=guest).update(user=user)
         Notification.objects.for_user(guest).update(user=user)
+        _keep_the_name(guest, user)
         guest.delete()
 
 
-# -- Showing presets ---------------------------------------------------------------------------------------
-
-_one_preview_at_a_time = threading.Lock()
-
-
-def preset_preview(preset: Preset) -> bytes:
-    """Return a small WebP of what a preset does to the sample portrait; made once for each recipe."""
-    key = f"preview:{_fingerprint(preset.recipe, preset.strength)}"
-    with _one_preview_at_a_time:
-        picture: bytes | None = cache.get(key)
-        if picture is None:
-            look = Look(preset.recipe, preset.strength, preset.default_seed or 1)
-            (sketch,) = get_sketcher()(photos.Upload.sample("portrait").data, [look])
-            picture = photos.sketch_file(sketch)
-            cache.set(key, picture, PREVIEW_SECONDS)
-    return picture
+def _keep_the_name(guest: User, user: User) -> None:
+    """Call a new account what the guest was called, unless it has been given another name than the first one."""
+    name = Profile.objects.filter(user=guest).values_list("display_name", flat=True).first()
+    if name:
+        Profile.objects.filter(user=user, display_name=default_name(user)).update(display_name=name)

@@ -13,9 +13,10 @@ from django.conf import settings
 from django.core.cache import cache
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
 from accounts.models import User
-from generation import attempts, photos, queue
+from generation import attempts, photos, queue, services
 from generation.models import IdempotencyKey, Photo, Run, database_time
 
 log = structlog.get_logger("generation")
@@ -38,7 +39,7 @@ def take_over_lost_runs() -> int:
     changed, handed_back = 0, []
     for run in _lost_runs():
         if run.crashes + 1 >= MAX_CRASHES:
-            message = "This picture stopped our worker several times. You were not charged."
+            message = gettext_noop("This picture stopped our worker several times.")
             changed += _failed(run, "worker_crashed", message)
         elif run.requeue(code="worker_crashed", crashed=True):
             log.warning("run_taken_over", run_id=str(run.pk), preset_id=run.preset_slug, attempt=run.attempts)
@@ -48,7 +49,7 @@ def take_over_lost_runs() -> int:
     earliest = database_time(-timedelta(seconds=settings.RUN_DEADLINE_SECONDS))
     for run in Run.objects.filter(status=Run.Status.QUEUED, created_at__lt=earliest):
         code = run.error_code or "deadline_exceeded"
-        changed += _failed(run, code, "This picture had to wait too long.")
+        changed += _failed(run, code, gettext_noop("This picture had to wait too long."))
     if handed_back:
         queue.wake(handed_back)
     return changed + len(handed_back)
@@ -110,6 +111,7 @@ def clean_up() -> dict[str, int]:
     return {
         "expired_keys": expired_keys,
         "expired_guests": guests,
+        "binned_runs": services.empty_bin(),
         "orphaned_files": _delete_orphans(),
         "unfinished_uploads": _delete_unfinished_uploads(),
     }

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import itertools
+import json
+import random
 import uuid
 from typing import Any
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_not_required
-from django.core.paginator import Paginator
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils import timezone
+from django.utils.cache import add_never_cache_headers, patch_vary_headers
+from django.utils.translation import get_language
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 from django_htmx.http import HttpResponseClientRedirect
 
 from accounts import guests
-from generation import photos, services
+from generation import photos, services, showing
 from generation.exceptions import GenerationError
-from generation.forms import StudioForm
-from generation.models import Photo, Preset, Run, RunQuerySet
+from generation.forms import MOST_LOOKS, PhotoForm, StudioForm
+from generation.models import MAX_SEED, Photo, Preset, Run, RunQuerySet
 from generation.modes import BATCHES, Mode
+from notifications.emails import looks_at
 from notifications.models import Notification
 
-HISTORY_PAGE_SIZE = 24
+RECENT_PHOTOS = 4
+STRENGTH_STEP = 0.15
 
 
 @login_not_required
@@ -37,21 +48,36 @@ def studio(request: HttpRequest) -> HttpResponse:
 def _studio(request: HttpRequest, *, error: str = "", status: int = 200) -> HttpResponse:
     """Show the studio. The form's key is new each time, so what is sent from one page is accepted once."""
     chosen = request.POST or request.GET
-    presets = Preset.objects.active().looks()
+    catalogue = list(Preset.objects.active())
+    # Where each one's tile lies on the sheet.
+    tiles = [(preset, -number * showing.TILE_SIDE) for number, preset in enumerate(catalogue)]
     context = {
-        "presets": presets,
+        "looks": [(preset, y) for preset, y in tiles if preset.mode == Mode.PRESET],
+        "moods": [(preset, y) for preset, y in tiles if preset.mode == Mode.MOODMORPH],
         "modes": BATCHES.values(),
+        "tile_side": showing.TILE_SIDE,
+        "sheet_height": showing.TILE_SIDE * len(catalogue),
+        "sheet": f"{reverse('preset_sheet')}?v={showing.sheet_version(catalogue)}",
+        "categories": _categories(catalogue),
         "samples": photos.SAMPLES,
+        "recent": _recent_photos(request),
         "max_bytes": settings.MAX_PHOTO_BYTES,
         "max_megabytes": photos.max_megabytes(),
         "photo": _photo_of(request, chosen.get("photo_id", "")),
-        "look": chosen.get("look") or "express_enhance",
+        "picked": chosen.getlist("look") or ["express_enhance"],
+        "takes_prompts": services.takes_prompts(),
+        "prompt": chosen.get("prompt", ""),
         "sample": chosen.get("sample", ""),
-        "strength": chosen.get("strength", ""),
+        "most_looks": MOST_LOOKS,
         "key": uuid.uuid4(),
         "error": error,
     }
     return render(request, "generation/studio.html", context, status=status)
+
+
+def _categories(presets: list[Preset]) -> list[tuple[str, Any]]:
+    used = {preset.category for preset in presets if preset.mode == Mode.PRESET}
+    return [(value, label) for value, label in Preset.Category.choices if value in used]
 
 
 def _photo_of(request: HttpRequest, photo_id: str) -> Photo | None:
@@ -62,36 +88,63 @@ def _photo_of(request: HttpRequest, photo_id: str) -> Photo | None:
     return Photo.objects.for_user(request.user).filter(pk=pk).first() if request.user.is_authenticated else None
 
 
+def _recent_photos(request: HttpRequest) -> list[Photo]:
+    return list(Photo.objects.for_user(request.user)[:RECENT_PHOTOS]) if request.user.is_authenticated else []
+
+
+@login_not_required
+@require_POST
+def sketch(request: HttpRequest) -> HttpResponseBase:
+    """Show what every look would do to a photo: one line of JSON for each, as soon as it is there."""
+    user = request.user if request.user.is_authenticated else None
+    form = PhotoForm(request.POST, request.FILES)
+    if not (user or settings.ALLOW_GUESTS) or not form.is_valid():
+        return JsonResponse({}, status=403 if form.is_valid() else 400)
+    try:
+        made = showing.sketches(form.chosen_photo(user), list(Preset.objects.active()))
+        first = next(made, None)
+    except GenerationError as error:
+        return JsonResponse({"message": str(error.message)}, status=error.status)
+    lines = itertools.starmap(_sketch_line, itertools.chain([first] if first else [], made))
+    return StreamingHttpResponse(lines, content_type="application/x-ndjson", headers={"X-Accel-Buffering": "no"})
+
+
+def _sketch_line(preset: Preset, picture: bytes) -> str:
+    address = f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
+    return json.dumps({"look": preset.slug, "picture": address}) + "\n"
+
+
 @login_not_required
 @require_POST
 def create(request: HttpRequest) -> HttpResponse:
     """Accept a photo and a look, and lead to the run's page."""
     user = guests.account(request)
     if user is None:
-        return _go(request, redirect("account_login"))
+        return _sign_in_first(request)
     form = StudioForm(request.POST, request.FILES)
     if not form.is_valid():
         return _refuse(request, " ".join(str(error) for errors in form.errors.values() for error in errors), 400)
-    look, key = form.cleaned_data["look"], form.cleaned_data["key"]
+    data = form.cleaned_data
+    asked: dict[str, Any] = {"user": user, "key": data["key"]}
     try:
-        photo = form.chosen_photo(user)
-        if isinstance(look, Preset):
-            run = services.start_run(
-                user=user,
-                photo=photo,
-                preset=look,
-                strength=form.cleaned_data["strength"],
-                seed=form.cleaned_data["seed"],
-                key=key,
-            )
-            page = redirect(run)
-        else:
-            runs = services.start_batch(user=user, photo=photo, mode=Mode(look), key=key)
+        asked["photo"] = form.chosen_photo(user)
+        if data["mode"] or len(data["presets"]) > 1:
+            runs = services.start_batch(mode=data["mode"], presets=data["presets"], **asked)
             page = redirect("batch", runs[0].batch)
+        else:
+            asked |= {name: data[name] for name in ("prompt", "strength", "seed")}
+            page = redirect(services.start_run(preset=next(iter(data["presets"]), None), **asked))
     except GenerationError as error:
         return _refuse(request, error.message, error.status)
     guests.sign_in(request, user)
     return _go(request, page)
+
+
+def _sign_in_first(request: HttpRequest) -> HttpResponse:
+    """Lead to signing in and back to the same studio; the page itself keeps a photo that is not stored here yet."""
+    kept = [(name, value) for name in ("photo_id", "sample", "look") for value in request.POST.getlist(name) if value]
+    studio = f"{reverse('studio')}?{urlencode(kept)}"
+    return _go(request, redirect(f"{reverse('account_login')}?{urlencode({'next': studio})}"))
 
 
 def _refuse(request: HttpRequest, message: str, status: int) -> HttpResponse:
@@ -105,18 +158,29 @@ def _go(request: HttpRequest, page: HttpResponse) -> HttpResponse:
     return HttpResponseClientRedirect(page["Location"]) if request.htmx else page  # type: ignore[attr-defined]
 
 
-@never_cache
 @require_safe
 def run(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """Show a run as its row says it is; htmx asks for the changing part alone until it has ended."""
     found = get_object_or_404(_runs(request), pk=pk)
     if not found.is_active:
         _seen(request, [found])
-    template = "generation/_run.html" if request.htmx else "generation/run.html"  # type: ignore[attr-defined]
-    return render(request, template, {"run": found, "now": timezone.now(), "poll_seconds": _poll_seconds([found])})
+    context = {
+        "run": found,
+        "usual_seconds": round(showing.usual_ms().get(found.preset_slug, 0) / 1000),
+        "steps": _steps(found),
+        "key": uuid.uuid4(),
+    }
+    return _polled(request, "run", [found], context)
 
 
-@never_cache
+def _steps(run: Run) -> list[tuple[str, str]]:
+    """Say of each stage whether it is over, under way or still to come."""
+    stages = [Run.Phase.QUEUED, Run.Phase.GENERATING, Run.Phase.STORING]
+    phase = Run.Phase.GENERATING if run.phase == Run.Phase.SUBMITTING else Run.Phase(run.phase)
+    at = stages.index(phase) if phase in stages else len(stages)
+    return [(str(stage.label), "over" if n < at else "now" if n == at else "next") for n, stage in enumerate(stages)]
+
+
 @require_safe
 def batch(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """Show the runs of one click; one that was tried again stands in the place of the one it replaces."""
@@ -124,15 +188,40 @@ def batch(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     if not runs:
         raise Http404
     _seen(request, [one for one in runs if not one.is_active], batch=pk)
+    active = sum(one.is_active for one in runs)
     context: dict[str, Any] = {
         "runs": runs,
         "batch": pk,
+        "photo": runs[0].photo,
         "mode": BATCHES.get(runs[0].mode),
-        "active": any(one.is_active for one in runs),
-        "poll_seconds": _poll_seconds(runs),
+        "active": active,
+        "ended": len(runs) - active,
     }
-    template = "generation/_batch.html" if request.htmx else "generation/batch.html"  # type: ignore[attr-defined]
-    return render(request, template, context)
+    return _polled(request, "batch", runs, context)
+
+
+def _polled(request: HttpRequest, name: str, runs: list[Run], context: dict[str, Any]) -> HttpResponse:
+    """Answer a page, or htmx with the part of it that changes: and with 304 as long as that would be the same."""
+    if any(one.is_active for one in runs):
+        looks_at(runs[0].batch or runs[0].pk)
+    facts = [
+        (one.pk, one.status, one.phase, one.attempts, one.queue_position, one.error_code, one.cancel_requested_at)
+        for one in runs
+    ]
+    poll_seconds = min((one.poll_after_ms or 5000) for one in runs) // 1000
+    etag = hashlib.sha256(repr([facts, poll_seconds, get_language()]).encode()).hexdigest()[:32]
+    context |= {"now": timezone.now(), "poll_seconds": poll_seconds, "etag": etag}
+    part = request.htmx and not request.htmx.boosted  # type: ignore[attr-defined]
+    if part and request.headers.get("If-None-Match") == f'"{etag}"':
+        response = HttpResponse(status=304)
+    else:
+        response = render(request, f"generation/_{name}.html" if part else f"generation/{name}.html", context)
+    if part and not any(one.is_active for one in runs):
+        response["HX-Trigger"] = "ended"
+    # Not even for going back: what the page showed then is not how it stands now.
+    add_never_cache_headers(response)
+    patch_vary_headers(response, ["HX-Request"])
+    return response
 
 
 def _runs(request: HttpRequest) -> RunQuerySet:
@@ -145,10 +234,6 @@ def _seen(request: HttpRequest, runs: list[Run], batch: uuid.UUID | None = None)
     news = Notification.objects.for_user(request.user).filter(subject__in=subjects)
     if news.unread().exists():
         news.mark_read()
-
-
-def _poll_seconds(runs: list[Run]) -> int:
-    return min((one.poll_after_ms or 5000) for one in runs) // 1000
 
 
 @require_POST
@@ -179,24 +264,25 @@ def favourite(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 
 
 @require_POST
-def delete(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-    services.delete_run(get_object_or_404(_runs(request), pk=pk))
-    messages.success(request, "The picture was deleted.")
-    return redirect("history")
+def vary(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+    """Ask for the same picture once more: with another seed, or gentler, or bolder."""
+    found = get_object_or_404(_runs(request), pk=pk)
+    key = request.POST.get("key", "")[:255]
+    known: dict[str, dict[str, Any]] = {
+        # The same for the same click: twice is once.
+        "seed": {"seed": random.Random(key).randint(1, MAX_SEED)},  # noqa: S311
+        "gentler": {"strength": found.stronger(-STRENGTH_STEP)},
+        "bolder": {"strength": found.stronger(STRENGTH_STEP)},
+    }
+    changes = known.get(request.POST.get("change", ""))
+    if not changes:
+        raise Http404
+    try:
+        return redirect(services.vary_run(found, key=key, **changes))
+    except GenerationError as error:
+        messages.error(request, error.message)
+        return redirect(found)
 
 
 def _page(run: Run) -> str:
     return run.get_batch_url() if run.batch else run.get_absolute_url()
-
-
-@require_safe
-def history(request: HttpRequest) -> HttpResponse:
-    runs = _runs(request).filter(retried_by=None)
-    status = request.GET.get("status", "")
-    if status in Run.Status.values:
-        runs = runs.filter(status=status)
-    elif status == "favourite":
-        runs = runs.filter(favourite=True)
-    page = Paginator(runs, HISTORY_PAGE_SIZE).get_page(request.GET.get("page"))
-    filters = [("", "All"), ("favourite", "Favourites"), ("succeeded", "Done"), ("failed", "Failed")]
-    return render(request, "generation/history.html", {"page": page, "status": status, "filters": filters})

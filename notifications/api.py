@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import QuerySet
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.decorators import action
@@ -53,7 +54,7 @@ class ReadSerializer(serializers.Serializer):
 
     def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
         if ("ids" in fields) == bool(fields.get("all")):
-            raise serializers.ValidationError({"ids": ["Send ids, or all: true."]})
+            raise serializers.ValidationError({"ids": [_("Send ids, or all: true.")]})
         return fields
 
 

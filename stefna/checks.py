@@ -48,7 +48,25 @@ def services_are_whole(**options: Any) -> list[CheckMessage]:
         for number, (base, key, weight) in enumerate(settings.AIML_ENDPOINTS, start=1)
         if not base.startswith(("https://", "http://")) or not key or weight <= 0
     ]
+    found += _sign_in_is_whole()
     return found
+
+
+def _sign_in_is_whole() -> list[CheckMessage]:
+    needed = {
+        "Google": ["GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET"],
+        "Apple": ["APPLE_CLIENT_ID", "APPLE_TEAM_ID", "APPLE_KEY_ID", "APPLE_PRIVATE_KEY"],
+    }
+    missing = {service: [name for name in names if not getattr(settings, name)] for service, names in needed.items()}
+    return [
+        Error(
+            f"Sign-in with {service} is set by halves.",
+            hint=f"Set {', '.join(names)} as well, or clear the others.",
+            id="stefna.E006",
+        )
+        for service, names in missing.items()
+        if names and len(names) < len(needed[service])
+    ]
 
 
 @register(Tags.security, deploy=True)
@@ -87,5 +105,13 @@ def nothing_of_development_is_on(**options: Any) -> list[CheckMessage]:
     if settings.ACCOUNT_EMAIL_VERIFICATION != "none" and settings.EMAIL_BACKEND.endswith("console.EmailBackend"):
         found.append(
             Warning("Nobody receives e-mails: they go to the console.", hint="Set EMAIL_URL.", id="stefna.W004")
+        )
+    if settings.EMAIL_BACKEND == "stefna.smtp.EmailBackend" and not settings.SITE_URL.startswith("https://"):
+        found.append(
+            Warning(
+                f"Links in e-mails lead to {settings.SITE_URL}.",
+                hint="Set SITE_URL to where the site is reached, beginning with https://.",
+                id="stefna.W006",
+            )
         )
     return found

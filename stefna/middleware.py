@@ -11,7 +11,9 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils import translation
 from django.utils.http import urlencode
+from django.utils.translation import gettext as _
 from django_htmx.http import HttpResponseClientRedirect
 
 from generation import photos
@@ -46,11 +48,12 @@ def limit_body(get_response: GetResponse) -> GetResponse:
 
     def middleware(request: HttpRequest) -> HttpResponse:
         if "chunked" in request.headers.get("Transfer-Encoding", "").lower():
-            return refuse(request, 411, "Your browser sent the photo in a way we cannot read. Please try another one.")
+            sentence = _("Your browser sent the photo in a way we cannot read. Please try another one.")
+            return refuse(request, 411, sentence)
         try:
             length = int(request.headers.get("Content-Length") or 0)
         except ValueError:
-            return refuse(request, 400, "The request was not understood.")
+            return refuse(request, 400, _("The request was not understood."))
         if length > settings.MAX_PHOTO_BYTES + FORM_OVERHEAD_BYTES:
             error = photos.too_large()
             return refuse(request, error.status, error.message)
@@ -63,6 +66,20 @@ def limit_body(get_response: GetResponse) -> GetResponse:
         if "HX-Request" in request.headers:
             return render(request, "generation/_error.html", {"message": message}, status=status)
         return render(request, "error.html", {"message": message}, status=status)
+
+    return middleware
+
+
+def language_of_the_user(get_response: GetResponse) -> GetResponse:
+    """Speak the language that the user chose in the profile; LocaleMiddleware has found out the browser's."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        # No query of its own: SignInRequired reads the user of every request, and the profile comes along.
+        profile = getattr(request.user, "profile", None)
+        if profile and profile.language:
+            translation.activate(profile.language)
+            request.LANGUAGE_CODE = profile.language
+        return get_response(request)
 
     return middleware
 

@@ -12,6 +12,8 @@ from django.core.exceptions import SuspiciousOperation
 from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template import loader
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from django.views import csrf, defaults
 from rest_framework import exceptions
 from rest_framework.negotiation import BaseContentNegotiation
@@ -35,10 +37,10 @@ CODES = {
     503: "service_unavailable",
 }
 SENTENCES = {
-    400: "The request was not understood.",
-    404: "There is nothing at this address.",
-    500: "Something went wrong on our side.",
-    503: "The service is not available at the moment. Please try again shortly.",
+    400: _("The request was not understood."),
+    404: _("There is nothing at this address."),
+    500: _("Something went wrong on our side."),
+    503: _("The service is not available at the moment. Please try again shortly."),
 }
 
 
@@ -59,7 +61,7 @@ def problem(
         "title": http.HTTPStatus(status).phrase,
         "status": status,
         "code": code,
-        "detail": detail or SENTENCES.get(status, http.HTTPStatus(status).phrase),
+        "detail": detail or str(SENTENCES.get(status, http.HTTPStatus(status).phrase)),
         "retryable": retryable,
         "request_id": structlog.contextvars.get_contextvars().get("request_id", ""),
     }
@@ -106,7 +108,7 @@ def _of_framework(error: exceptions.APIException) -> dict[str, Any]:
     """The framework's own errors; what it calls a wrong media type or page is a wrong request to us."""
     status = error.status_code
     if isinstance(error, exceptions.ValidationError):
-        return problem(400, "Some of the fields need another look.", errors=_by_field(error.detail))
+        return problem(400, gettext("Some of the fields need another look."), errors=_by_field(error.detail))
     code = ""
     if isinstance(error, exceptions.AuthenticationFailed) and error.get_codes() == "app_key_invalid":
         code = "app_key_invalid"
@@ -154,7 +156,16 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 
 
 def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponse:
-    return answer(403, code="csrf_failed") if is_api(request) else csrf.csrf_failure(request, reason=reason)
+    if is_api(request):
+        return answer(403, code="csrf_failed")
+    if "HX-Request" not in request.headers:
+        return csrf.csrf_failure(request, reason=reason)
+    # Of the page only a sentence changes: whatever was chosen stays chosen.
+    sentence = gettext(
+        "Nothing was sent. Go back, reload the page and send it again."
+        " If that does not help, allow cookies for this site."
+    )
+    return HttpResponse(loader.render_to_string("generation/_error.html", {"message": sentence}), status=403)
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -166,9 +177,13 @@ def server_error(request: HttpRequest) -> HttpResponse:
     status = 503 if isinstance(sys.exc_info()[1], DatabaseError) else 500
     if is_api(request):
         return answer(status, retryable=status == 503, retry_after=AGAIN_SECONDS if status == 503 else None)
-    if status == 500:
-        return defaults.server_error(request)
-    return HttpResponse(loader.render_to_string("503.html"), status=503, headers={"Retry-After": str(AGAIN_SECONDS)})
+    # Without the request, so that no context processor asks the database that is away who somebody is.
+    request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+    try:
+        page: str = loader.render_to_string(f"{status}.html", {"request_id": request_id})
+    except ValueError:  # a static file without a name: the bug may be that they were not collected
+        page = str(SENTENCES[status])
+    return HttpResponse(page, status=status, headers={"Retry-After": str(AGAIN_SECONDS)} if status == 503 else {})
 
 
 def nothing_here(request: HttpRequest, rest: str = "") -> HttpResponse:

@@ -44,6 +44,8 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "allauth.headless",
+    "allauth.mfa",
+    "allauth.socialaccount",
     "rest_framework",
     "django_filters",
     "drf_spectacular",
@@ -58,18 +60,22 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "stefna.middleware.request_context",
-    "stefna.middleware.limit_body",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
+    # Behind the static files, which are the same in every language, and before all that says something.
+    "django.middleware.locale.LocaleMiddleware",
+    "stefna.middleware.limit_body",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "stefna.middleware.language_of_the_user",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "accounts.guests.VisitorsAtTheDoor",
     "stefna.middleware.SignInRequired",
 ]
 
@@ -87,6 +93,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "notifications.context_processors.unread",
+                "generation.context_processors.active",
             ],
         },
     }
@@ -180,7 +187,7 @@ UPSTREAM_PRIVATE_HOSTS = env.list("UPSTREAM_PRIVATE_HOSTS", default=[])
 # -- People ------------------------------------------------------------------------------------------------
 
 AUTH_USER_MODEL = "accounts.User"
-AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+AUTHENTICATION_BACKENDS = ["accounts.authentication.WithProfile"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
@@ -196,15 +203,70 @@ ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_USER_DISPLAY = "accounts.models.display_name"
 ACCOUNT_EMAIL_VERIFICATION = env("ACCOUNT_EMAIL_VERIFICATION", default="none" if DEBUG else "mandatory")
 ACCOUNT_SESSION_REMEMBER = True
-# A guest is signed in and must still reach the sign-in page; accounts.views sends everybody else on.
+ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+# Whoever's password or way of signing in was changed is told, in case it was not them.
+ACCOUNT_EMAIL_NOTIFICATIONS = True
+# Somebody with a sign-in half done may think again and take another way; accounts.views sends members on.
 ACCOUNT_AUTHENTICATED_LOGIN_REDIRECTS = False
+ACCOUNT_LOGIN_BY_CODE_ENABLED = True
+ACCOUNT_LOGIN_BY_CODE_TIMEOUT = 600
+# One address, changed by confirming the new one.
+ACCOUNT_CHANGE_EMAIL = True
 ALLAUTH_TRUSTED_PROXY_COUNT = TRUSTED_PROXIES
+
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_TOTP_ISSUER = "Stefna"
+# The clock of a phone may be a little off.
+MFA_TOTP_TOLERANCE = 1
+# Browsers allow passkeys on http://localhost; here it has to be allowed as well.
+MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = DEBUG
+# Where addresses are verified, nobody may lock the owner of an address out of an account made with it.
+MFA_ALLOW_UNVERIFIED_EMAIL = ACCOUNT_EMAIL_VERIFICATION != "mandatory"
+
+# Their tables are always there, so that accounts can be deleted whatever is set; their buttons only when set.
+GOOGLE_CLIENT_ID = env("GOOGLE_CLIENT_ID", default="")
+GOOGLE_CLIENT_SECRET = env("GOOGLE_CLIENT_SECRET", default="")
+APPLE_CLIENT_ID = env("APPLE_CLIENT_ID", default="")
+APPLE_TEAM_ID = env("APPLE_TEAM_ID", default="")
+APPLE_KEY_ID = env("APPLE_KEY_ID", default="")
+APPLE_PRIVATE_KEY = env.str("APPLE_PRIVATE_KEY", default="", multiline=True)
+SOCIALACCOUNT_PROVIDERS: dict[str, dict[str, Any]] = {}
+SIGN_IN_HOSTS = []
+if GOOGLE_CLIENT_ID and GOOGLE_CLIENT_SECRET:
+    INSTALLED_APPS.append("allauth.socialaccount.providers.google")
+    SIGN_IN_HOSTS.append("https://accounts.google.com")
+    SOCIALACCOUNT_PROVIDERS["google"] = {
+        "APPS": [{"client_id": GOOGLE_CLIENT_ID, "secret": GOOGLE_CLIENT_SECRET}],
+        "OAUTH_PKCE_ENABLED": True,
+    }
+if APPLE_CLIENT_ID and APPLE_TEAM_ID and APPLE_KEY_ID and APPLE_PRIVATE_KEY:
+    INSTALLED_APPS.append("allauth.socialaccount.providers.apple")
+    SIGN_IN_HOSTS.append("https://appleid.apple.com")
+    # allauth's names for these are its own: the secret is the key's id, the key is the team's.
+    SOCIALACCOUNT_PROVIDERS["apple"] = {
+        "APPS": [
+            {
+                "client_id": APPLE_CLIENT_ID,
+                "secret": APPLE_KEY_ID,
+                "key": APPLE_TEAM_ID,
+                "settings": {"certificate_key": APPLE_PRIVATE_KEY},
+            }
+        ]
+    }
+# Both verify addresses, so one that we know as verified is the same person.
+SOCIALACCOUNT_EMAIL_AUTHENTICATION = SOCIALACCOUNT_EMAIL_AUTHENTICATION_AUTO_CONNECT = True
 # Everybody may try an installation that costs its owner nothing.
 ALLOW_GUESTS = env.bool("ALLOW_GUESTS", default=not (AIML_API_KEY or AIML_ENDPOINTS))
 
 EMAIL_CONFIG = env.email("EMAIL_URL", default="consolemail://")
+if EMAIL_CONFIG["EMAIL_BACKEND"].endswith("smtp.EmailBackend"):
+    EMAIL_CONFIG["EMAIL_BACKEND"] = "stefna.smtp.EmailBackend"
 vars().update(EMAIL_CONFIG)
-EMAIL_TIMEOUT = 10
+# For each read, and for all of a mail.
+EMAIL_TIMEOUT, EMAIL_CALL_SECONDS = 10, 20
+# Where links lead that a worker writes into e-mails: it has no request to take the host from.
+SITE_URL = env("SITE_URL", default="http://127.0.0.1:8000").rstrip("/")
 DEFAULT_FROM_EMAIL = env("DEFAULT_FROM_EMAIL", default="Stefna <stefna@localhost>")
 
 # -- Runs --------------------------------------------------------------------------------------------------
@@ -262,7 +324,8 @@ CONTENT_SECURITY_POLICY = {
         "img-src": ["'self'", "blob:", "data:", *PICTURE_HOSTS],
         "connect-src": ["'self'"],
         "manifest-src": ["'self'"],
-        "form-action": ["'self'"],
+        # A form that is answered with a redirect has to be allowed where that leads.
+        "form-action": ["'self'", *SIGN_IN_HOSTS],
         "object-src": ["'none'"],
         "base-uri": ["'none'"],
         "frame-ancestors": ["'none'"],
@@ -335,6 +398,9 @@ SPECTACULAR_SETTINGS = {
 # -- Language, time, logs ----------------------------------------------------------------------------------
 
 LANGUAGE_CODE = "en"
+# A language is a folder in locale/ and a line here; its name is written in itself, for whoever looks for it.
+LANGUAGES = [("en", "English"), ("de", "Deutsch")]
+LOCALE_PATHS = [BASE_DIR / "locale"]
 USE_I18N = True
 TIME_ZONE = "UTC"
 USE_TZ = True

@@ -1,6 +1,7 @@
 """Our own engine as an ImageProvider: no key, no network, the same picture for the same seed."""
 
 import numpy as np
+from django.utils.translation import gettext_lazy as _
 from PIL import Image
 
 from generation.engine import ingest, recipes, render
@@ -11,7 +12,7 @@ from generation.providers.base import TransformRequest, TransformResult
 
 class EngineFailed(ProviderError):
     code = "engine_failed"
-    message = "This look could not be applied to this photo."
+    sentence = _("This look could not be applied to this photo.")
 
 
 class EmbeddedProvider:
@@ -20,11 +21,11 @@ class EmbeddedProvider:
 
     def transform(self, request: TransformRequest) -> TransformResult:
         if not request.recipe:
-            raise EngineFailed("This look has no recipe for the built-in engine.")
+            raise EngineFailed(_("This look has no recipe for the built-in engine."))
         try:
             photo = ingest.decode(request.photo, ingest.Limits())
         except ingest.Refused as error:
-            raise EngineFailed("The stored photo could not be read.", detail=repr(error)) from error
+            raise EngineFailed(_("The stored photo could not be read."), detail=repr(error)) from error
         picture = Image.fromarray(
             render.render(
                 np.asarray(photo.convert("RGB")),

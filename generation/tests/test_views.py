@@ -173,7 +173,7 @@ def test_others_see_nothing(bobs, client, start, work, alice, photo):
         reverse("download", args=[run.pk]),
     ]
     posts = [reverse(name, args=[run.pk]) for name in ("cancel", "retry", "favourite", "delete")]
-    posts.append(reverse("notification_open", args=[news.pk]))
+    posts.append(reverse("notification_read", args=[news.pk]))
     assert [bobs.get(url).status_code for url in gets] == [404] * len(gets)
     assert [bobs.post(url).status_code for url in posts] == [404] * len(posts)
     assert [client.get(url).status_code for url in gets] == [302, 302, 404, 404, 404, 404]
@@ -204,7 +204,7 @@ def test_poll_without_a_session_leads_to_signing_in_and_back(client, start):
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-@pytest.mark.parametrize(("page", "queries"), [("history", 5), ("notification_list", 5), ("studio", 5)])
+@pytest.mark.parametrize(("page", "queries"), [("history", 7), ("notification_list", 6), ("studio", 6)])
 def test_lists_cost_the_same_however_long(alices, start, work, rows, page, queries, django_assert_max_num_queries):
     for _ in range(rows):
         start()
@@ -218,7 +218,7 @@ def test_news_are_marked_as_read_one_or_all(alices, start, work):
     work()
     assert b'class="count">3' in alices.get(reverse("notification_list")).content
     one = Notification.objects.get(subject=runs[0].pk)
-    assert alices.post(reverse("notification_open", args=[one.pk])).url == runs[0].get_absolute_url()
+    assert alices.post(reverse("notification_read", args=[one.pk])).url == reverse("notification_list")
     assert Notification.objects.unread().count() == 2
     alices.post(reverse("notifications_read"))
     assert not Notification.objects.unread().exists()
@@ -283,3 +283,71 @@ def test_command_line_says_what_is_wrong(catalogue, tmp_path, data, options, sen
     with pytest.raises(CommandError, match=sentence):
         call_command("generate", photo, **({"preset": "noir_classic", "output": output} | options))
     assert not output.exists()
+
+
+def test_poll_is_304_until_something_changes(alices, start, work):
+    run = start()
+    page = alices.get(run.get_absolute_url())
+    headers = {"HX-Request": "true", "If-None-Match": f'"{page.context["etag"]}"'}
+    assert page.context["etag"] in page.content.decode()
+    assert alices.get(run.get_absolute_url(), headers=headers).status_code == 304
+    work()
+    answer = alices.get(run.get_absolute_url(), headers=headers)
+    assert (answer.status_code, answer["HX-Trigger"]) == (200, "ended")
+
+
+def test_several_looks_are_one_batch(alices, catalogue):
+    answer = alices.post(reverse("create"), fields(look=["noir_classic", "vivid_pop", "noir_classic"]))
+    assert list(Run.objects.order_by("preset_slug").values_list("preset_slug", flat=True)) == [
+        "noir_classic",
+        "vivid_pop",
+    ]
+    assert answer.url == Run.objects.first().get_batch_url()
+
+
+@pytest.mark.parametrize("looks", [["moodmorph", "vivid_pop"], ["vivid_pop", "nothing"]])
+def test_looks_that_do_not_go_together_are_refused(alices, catalogue, looks):
+    assert alices.post(reverse("create"), fields(look=looks)).status_code == 400
+    assert not Run.objects.exists()
+
+
+def test_too_many_looks_at_once_are_refused(alices, catalogue):
+    slugs = list(Preset.objects.looks().values_list("slug", flat=True)[:13])
+    answer = alices.post(reverse("create"), fields(look=slugs))
+    assert answer.status_code == 400
+    assert "Up to 12 looks" in answer.content.decode()
+
+
+def test_own_words_are_taken_where_the_service_reads_them(alices, catalogue, settings):
+    assert 'name="prompt"' not in alices.get(reverse("studio")).content.decode()
+    assert alices.post(reverse("create"), fields(prompt="A foggy morning")).status_code == 400
+    settings.AIML_API_KEY = "key"
+    assert 'name="prompt"' in alices.get(reverse("studio")).content.decode()
+    alices.post(reverse("create"), fields(prompt="A foggy morning", look=""))
+    run = Run.objects.get()
+    assert (run.mode, run.prompt, run.preset) == ("custom", "A foggy morning", None)
+
+
+@pytest.mark.parametrize(("change", "strength"), [("gentler", 0.55), ("bolder", 0.85), ("seed", 0.7)])
+def test_once_more_with_a_change(alices, start, work, change, strength):
+    run = start()
+    work()
+    sent = {"change": change, "key": uuid.uuid4().hex}
+    page = alices.post(reverse("vary", args=[run.pk]), sent)
+    assert alices.post(reverse("vary", args=[run.pk]), sent).url == page.url
+    new = Run.objects.exclude(pk=run.pk).get()
+    assert (page.url, new.strength, new.photo, new.preset_slug) == (
+        new.get_absolute_url(), strength, run.photo, run.preset_slug,
+    )  # fmt: skip
+    assert (new.seed == run.seed) is (change != "seed")
+    assert new.fingerprint != run.fingerprint
+
+
+def test_once_more_without_a_known_change_is_404(alices, start):
+    assert alices.post(reverse("vary", args=[start().pk]), {"change": "x"}).status_code == 404
+
+
+def test_signed_out_in_the_middle_leads_back_to_the_same_studio(client, catalogue, settings):
+    settings.ALLOW_GUESTS = False
+    answer = client.post(reverse("create"), fields(look=["noir_classic", "vivid_pop"], sample="coffee"))
+    assert answer.url == ("/account/login/?next=%2F%3Fsample%3Dcoffee%26look%3Dnoir_classic%26look%3Dvivid_pop")

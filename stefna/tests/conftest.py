@@ -1,6 +1,8 @@
 """The product as it is run: a server process of its own, with a database and pictures of its own, and a browser."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -9,9 +11,12 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+# Milliseconds that a click or a page may take on a machine that does other things as well.
+PATIENCE = 15_000
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -28,6 +33,7 @@ class Server:
         self.environment = os.environ | {"STATE_DIR": str(state)} | environment
         self.environment.pop("DATABASE_URL", None)
         self.process: subprocess.Popen[bytes] | None = None
+        self.stage: subprocess.Popen[str] | None = None
 
     def manage(self, *arguments: str) -> str:
         command = [sys.executable, "manage.py", *arguments]
@@ -36,6 +42,26 @@ class Server:
 
     def shell(self, code: str) -> str:
         return self.manage("shell", "--no-imports", "-c", code)
+
+    def call(self, function: str, **arguments: Any) -> Any:
+        """Call a function of stefna.tests.stage in a process of this installation."""
+        if self.stage is None:
+            command = [sys.executable, "manage.py", "shell", "--no-imports", "-c"]
+            self.stage = subprocess.Popen(
+                [*command, "from stefna.tests import stage; stage.listen()"],
+                cwd=ROOT,
+                env=self.environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=(self.state / "stage.log").open("ab"),
+                text=True,
+            )
+        self.stage.stdin.write(json.dumps([function, arguments]) + "\n")
+        self.stage.stdin.flush()
+        answer = json.loads(self.stage.stdout.readline())
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer["answer"]
 
     def start(self) -> None:
         command = [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{self.port}"]
@@ -57,22 +83,63 @@ class Server:
             self.process.wait()
             self.process = None
 
+    def end(self) -> None:
+        self.kill()
+        if self.stage:
+            self.stage.stdin.close()
+            self.stage.wait()
+            self.stage = None
+
+
+@pytest.fixture(scope="session")
+def install(tmp_path_factory):
+    """Make installations: the first takes a while, all others are copies of it."""
+    ready = Server(tmp_path_factory.mktemp("installation"))
+    ready.manage("migrate", "-v0")
+    ready.manage("load_presets", "-v0")
+    made = []
+
+    def install_one(state: Path, **environment: str) -> Server:
+        shutil.copytree(ready.state, state, dirs_exist_ok=True)
+        made.append(Server(state, **environment))
+        return made[-1]
+
+    yield install_one
+    for one in made:
+        one.end()
+
 
 @pytest.fixture
-def server(tmp_path):
-    made = Server(tmp_path)
-    made.manage("migrate", "-v0")
-    made.manage("load_presets", "-v0")
+def server(install, tmp_path):
+    """An installation that is one test's alone, not started yet."""
+    made = install(tmp_path)
     yield made
-    made.kill()
+    made.end()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def site(install, tmp_path_factory):
+    """The product as it is, for all tests that only bring visitors of their own."""
+    made = install(tmp_path_factory.mktemp("site"), DAILY_RUN_LIMIT="0")
+    made.start()
+    return made
+
+
+@pytest.fixture(scope="session")
+def still(install, tmp_path_factory):
+    """A place where nobody works on runs, so that each stands where the test has put it; and without guests."""
+    made = install(tmp_path_factory.mktemp("still"), RUN_WORKER_THREADS="0", ALLOW_GUESTS="0")
+    made.start()
+    return made
+
+
+@pytest.fixture(scope="module")
 def browser():
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE)
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(
@@ -86,17 +153,33 @@ def browser():
 
 @pytest.fixture
 def open_page(browser):
-    """Open a page that remembers what the browser complained about."""
+    """Open pages of a new visitor, or of a member; none may have said anything on the console that was not expected."""
+    opened = []
 
-    def open_one(width=1280, height=800, **options):
+    def open_one(width=1280, height=800, member=None, expected=None, **options):
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        context.set_default_timeout(PATIENCE)
+        if member:
+            sign_in(context, member)
+        complaints = []
+
+        def complain(words):
+            if not (expected and re.search(expected, words)):
+                complaints.append(words)
+
+        context.on("console", lambda message: complain(message.text))
+        context.on("weberror", lambda error: complain(str(error.error)))
         page = context.new_page()
-        page.complaints = []
-        page.on(
-            "console",
-            lambda message: page.complaints.append(message.text) if message.type in ("error", "warning") else None,
-        )
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.complaints = complaints
+        opened.append(page)
         return page
 
-    return open_one
+    yield open_one
+    said = [page.complaints for page in opened]
+    for page in opened:
+        page.context.close()
+    assert said == [[] for _ in opened]
+
+
+def sign_in(context, member):
+    context.add_cookies([{"name": member["cookie"], "value": member["session"], "domain": "127.0.0.1", "path": "/"}])

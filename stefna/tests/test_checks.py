@@ -18,6 +18,7 @@ PRODUCTION = {
     "CLOUDINARY_URL": "cloudinary://key:secret@cloud",
     "AIML_API_KEY": "aiml-key",
     "EMAIL_URL": "smtp://mail.example:25",
+    "SITE_URL": "https://stefna.example",
 }
 
 
@@ -51,6 +52,10 @@ def test_production_environment_is_clean(tmp_path):
         ({"DATABASE_URL": None}, "Workers of a queue engine share an SQLite file."),
         ({"REDIS_URL": None}, "Each process counts throttles"),
         ({"EMAIL_URL": None}, "Nobody receives e-mails"),
+        ({"SITE_URL": None}, "Links in e-mails lead to http://127.0.0.1:8000."),
+        ({"SITE_URL": "stefna.example"}, "Links in e-mails lead to stefna.example."),
+        ({"GOOGLE_CLIENT_ID": "id"}, "Sign-in with Google is set by halves."),
+        ({"APPLE_CLIENT_ID": "id", "APPLE_KEY_ID": "key"}, "Set APPLE_TEAM_ID, APPLE_PRIVATE_KEY as well"),
         ({"DEBUG": "1"}, "You should not have DEBUG set to True"),
         ({"SECRET_KEY": "short"}, "Your SECRET_KEY has less than 50 characters"),
     ],
@@ -59,4 +64,10 @@ def test_half_set_installation_is_told(tmp_path, changes, sentence):
     code, said = check(tmp_path, **changes)
     assert code == 1
     assert sentence in said
-    assert "secret" not in said.replace("cloudinary://KEY:SECRET@CLOUD", "").replace("SECRET_KEY", "").lower()
+    assert (
+        "secret"
+        not in said.replace("cloudinary://KEY:SECRET@CLOUD", "")
+        .replace("SECRET_KEY", "")
+        .replace("CLIENT_SECRET", "")
+        .lower()
+    )

@@ -11,8 +11,9 @@ APPS = ["accounts", "notifications", "generation", "stefna"]
 
 # Inside generation, a layer may import itself and what stands below it.
 LAYERS = [
-    {"views", "pictures", "api", "api_profile", "serializers", "admin", "tasks", "sweep", "management", "urls"},
-    {"services"},
+    {"views", "views_history", "views_profile", "pictures", "context_processors", "admin", "urls"}
+    | {"api", "api_profile", "serializers", "tasks", "sweep", "management"},
+    {"services", "showing"},
     {"attempts", "queue"},
     {"models", "forms", "metrics", "modes", "photos", "provenance", "providers"},
     {"engine"},

@@ -5,9 +5,10 @@ from django.core.management.base import BaseCommand
 
 
 class Command(BaseCommand):
-    help = "Bring the database, the presets and the static files up to date: one process instead of three."
+    help = "Bring the database, the presets, the languages and the static files up to date, in one process."
 
     def handle(self, **options: Any) -> None:
         call_command("migrate", verbosity=0)
         call_command("load_presets", stdout=self.stdout)
+        call_command("compilemessages")
         call_command("collectstatic", interactive=False, verbosity=0)

@@ -1,0 +1,96 @@
+"""The pages of one's own account: what we know, taking it along, and the end of it."""
+
+from __future__ import annotations
+
+from allauth.account.decorators import reauthentication_required
+from allauth.mfa.models import Authenticator
+from django.contrib import messages
+from django.contrib.auth import logout
+from django.http import FileResponse, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils import translation
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST
+
+from accounts.forms import PictureForm, ProfileForm
+from accounts.models import Profile, User
+from generation import photos, services
+from generation.api_profile import export
+from generation.exceptions import GenerationError, PhotoRequired
+from generation.models import Photo, Run
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def profile(request: HttpRequest) -> HttpResponse:
+    mine = Profile.objects.upsert(_user(request))
+    form = ProfileForm(request.POST or None, instance=mine)
+    if request.method == "POST" and form.is_valid():
+        form.instance.save(update_fields=form.changed_data)
+        # In the language that was just chosen, like the page that comes next.
+        translation.activate(mine.language or translation.get_language_from_request(request))
+        messages.success(request, _("Your profile was saved."))
+        return redirect("profile")
+    return _page(request, mine, form)
+
+
+def _page(
+    request: HttpRequest, mine: Profile, form: ProfileForm, *, picture_error: str = "", status: int = 200
+) -> HttpResponse:
+    ways = list(Authenticator.objects.filter(user=mine.user).values_list("type", flat=True))
+    context = {
+        "form": form,
+        "picture_form": PictureForm(),
+        "picture_error": picture_error,
+        # The picture's own name makes the address of a new one another than that of the old one.
+        "picture": mine.avatar and f"{reverse('avatar', args=[mine.user_id])}?v={mine.avatar.name}",
+        "max_megabytes": photos.max_megabytes(),
+        "quota": services.quota(mine),
+        "has_app": Authenticator.Type.TOTP in ways,
+        "passkeys": ways.count(Authenticator.Type.WEBAUTHN),
+    }
+    return render(request, "accounts/profile.html", context, status=status)
+
+
+@require_POST
+def change_picture(request: HttpRequest) -> HttpResponse:
+    mine = Profile.objects.upsert(_user(request))
+    try:
+        if "remove" in request.POST:
+            services.change_avatar(mine, None)
+        elif file := request.FILES.get("picture"):
+            services.change_avatar(mine, file)
+        else:
+            raise PhotoRequired
+    except GenerationError as error:
+        mine.refresh_from_db()
+        return _page(request, mine, ProfileForm(instance=mine), picture_error=error.message, status=error.status)
+    messages.success(request, _("Your picture was changed."))
+    return redirect("profile")
+
+
+@require_POST
+def download_everything(request: HttpRequest) -> FileResponse:
+    return export(request, _user(request))
+
+
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+@reauthentication_required
+def delete_account(request: HttpRequest) -> HttpResponse:
+    """Say what is lost, and delete it. Whoever can prove who they are, by a password or otherwise, has just done so."""
+    user = _user(request)
+    if request.method == "POST":
+        services.delete_account(user)
+        logout(request)
+        messages.success(request, _("Your account and everything in it was deleted."))
+        return redirect("studio")
+    lost = {"photos": Photo.objects.for_user(user).count(), "runs": Run.objects.for_user(user).count()}
+    return render(request, "accounts/delete.html", lost)
+
+
+def _user(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)  # nobody anonymous gets here
+    return request.user
