@@ -5,7 +5,6 @@ import uuid
 from pathlib import Path
 
 import pytest
-from django.conf import settings as django_settings
 from django.core.management import call_command
 from django.utils import translation
 from PIL import Image
@@ -15,8 +14,6 @@ from generation import photos, services, tasks
 from generation.models import Photo, Preset, Run
 from stefna.tests.environment import SERVICES
 
-# What one run of the tests puts into a shared cache is nothing to the next one.
-django_settings.CACHES["default"]["KEY_PREFIX"] = uuid.uuid4().hex
 # Catalogues are compiled, not committed.
 call_command("compilemessages")
 # Workers of a queue engine are tested where there is one, on a database that they can share.
@@ -32,6 +29,8 @@ def storage_of_its_own(settings, tmp_path):
     settings.STORAGES = settings.STORAGES | {
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     }
+    # What one test puts into the cache, a limit that it has used up among it, is nothing to the next one.
+    settings.CACHES = {"default": settings.CACHES["default"] | {"KEY_PREFIX": uuid.uuid4().hex}}
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 

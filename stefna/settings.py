@@ -123,7 +123,10 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Cache and throttles: Redis when there is one, which may go away without taking anything along.
 REDIS_URL = env("REDIS_URL", default="")
-CACHES: dict[str, dict[str, Any]] = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+CACHES: dict[str, dict[str, Any]] = {
+    # Room for the sketches of a few dozen photos, some 10 kB each.
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 3000}}
+}
 if REDIS_URL:
     CACHES["default"] = {
         "BACKEND": "stefna.cache.SteadyRedisCache",

@@ -9,17 +9,12 @@ function tick() {
   }
 }
 
-// Also for a result that arrives later.
-function ready() {
-  tick();
-}
-
 document.addEventListener("click", (event) => {
   const to = event.target.closest("[data-compare]")?.dataset.compare;
   if (to) compare().value = to;
 });
-document.addEventListener("htmx:afterSettle", ready);
+document.addEventListener("htmx:afterSettle", tick);
 document.addEventListener("htmx:sendError", () => { offline.hidden = false; });
 document.addEventListener("htmx:afterOnLoad", () => { offline.hidden = true; });
-ready();
+tick();
 setInterval(tick, 1000);
