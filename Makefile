@@ -7,7 +7,7 @@ UV := uv==0.13.9
 # Without a SECRET_KEY of its own this is somebody's own machine.
 DEV := $(if $(SECRET_KEY),,DEBUG=$${DEBUG:-1})
 
-.PHONY: run serve worker beat test lint fmt schema messages bench lock
+.PHONY: run serve worker beat test lint fmt schema messages bench screens lock
 run: $(VENV)/.run .stefna/secret
 	@$(DEV) $(BIN)/python manage.py prepare
 	@echo "Stefna is at http://127.0.0.1:$(PORT)"
@@ -43,6 +43,10 @@ schema: $(VENV)/.dev
 # The sentences to translate, from the code; a test finds those that no language may lack.
 messages: $(VENV)/.dev
 	SECRET_KEY=messages DEBUG=1 $(BIN)/python manage.py makemessages
+
+# The pictures of the pages in docs/screens.
+screens: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -n 2 stefna/tests/screens.py
 
 bench: $(VENV)/.dev
 	SECRET_KEY=bench $(BIN)/python -m benchmarks.engine

@@ -1,4 +1,4 @@
-"""What lists cost when there is much in them: `GET /api/v1/runs` with 100 runs and with 100,000.
+"""What lists cost when there is much in them: `GET /api/v1/runs` with 200 runs and with 100,000, and the history page.
 
 It makes a database of its own in a temporary folder (SQLite), or uses the one that DATABASE_URL names, which must be
 empty. Run it as `python -m benchmarks.growth`.
@@ -36,9 +36,10 @@ def main() -> None:
     photo = Photo.objects.create(user=user, sha256="x", file="x.jpg", thumbnail="x.jpg", width=1, height=1, bytes=1)
     client = Client()
     client.force_login(user)
+    write_history(client, user, photo)
     rows = []
     first = 0.0
-    for total in (100, 10_000, 100_000):
+    for total in (200, 10_000, 100_000):
         fill(user, photo, total)
         milliseconds = cost(client, "/api/v1/runs")
         first = first or milliseconds
@@ -48,8 +49,21 @@ def main() -> None:
         deep = client.get(deep, secure=True).json()["next"]
     milliseconds = cost(client, deep)
     rows.append(["100,000", "1,000th", f"{milliseconds:.1f}", f"{milliseconds / first:.2f}"])
-    columns = ["runs", "page", "ms (median of 25)", "÷ with 100"]
+    columns = ["runs", "page", "ms (median of 25)", "÷ with 200"]
     report.write("Growth: the list of runs", f"On {connection.vendor}.\n\n" + report.table(columns, rows))
+
+
+def write_history(client: Client, user: User, photo: Photo) -> None:
+    """Compare the history page with an empty one: what its 24 pictures cost, however many there are."""
+    rows = []
+    empty = 0.0
+    for total in (0, 3, 200):
+        fill(user, photo, total)
+        milliseconds = cost(client, "/runs/")
+        empty = empty or milliseconds
+        rows.append([total, f"{milliseconds:.1f}", f"{milliseconds / empty:.2f}"])
+    table = report.table(["runs", "ms (median of 25)", "÷ empty"], rows)
+    report.write("Growth: the history", f"On {connection.vendor}. The page shows 24 at once.\n\n{table}")
 
 
 def fill(user: User, photo: Photo, total: int) -> None:
