@@ -80,9 +80,12 @@ SCENES["run_failed"] = _run("failed")
 SCENES["run_cancelled"] = _run("cancelled")
 
 
+SCENES["run_done"] = _run("succeeded", look="golden_hour_magic", sample="landscape")
+
+
 @scene
-def run_done(page: Page, site: Server, still: Server) -> None:
-    _run("succeeded", look="golden_hour_magic", sample="landscape")(page, site, still)
+def run_done_with_details(page: Page, site: Server, still: Server) -> None:
+    SCENES["run_done"](page, site, still)
     page.get_by_text("Details", exact=True).click()
 
 

@@ -18,7 +18,7 @@ from django.template.loader import render_to_string
 from django.test import Client, RequestFactory
 from django.utils import timezone
 
-from accounts.models import User
+from accounts.models import Profile, User
 from generation import photos, services, tasks
 from generation.models import Preset, Run
 from generation.modes import BATCHES, Mode
@@ -42,8 +42,9 @@ def listen() -> None:
 
 def member(password: str = "") -> dict[str, str]:
     """Make somebody with an account, who is signed in by a cookie."""
-    email = f"{uuid.uuid4().hex}@example.com"
+    email = f"alma.{uuid.uuid4().hex[:12]}@example.com"
     user = User.objects.create_user(email, password or None)
+    Profile.objects.filter(user=user).update(display_name="Alma")
     client = Client()
     client.force_login(user)
     # Who has just said who they are is not asked again by the pages that ask.
