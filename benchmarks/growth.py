@@ -31,7 +31,7 @@ from generation.models import Photo, Run  # noqa: E402
 
 
 def main() -> None:
-    call_command("migrate", verbosity=0)
+    call_command("prepare")
     user = User.objects.create_user("bench@example.com", "bench")
     photo = Photo.objects.create(user=user, sha256="x", file="x.jpg", thumbnail="x.jpg", width=1, height=1, bytes=1)
     client = Client()

@@ -10,8 +10,8 @@ from stefna.tests.scenes import SCENES
 
 FOLDER = ROOT / "docs" / "screens"
 SHOWN = [
-    "studio", "studio_with_a_photo", "run_creating", "run_done", "run_failed", "moodmorph_running", "moodmorph_done",
-    "history", "history_with_a_selection", "news", "profile", "sign_in",
+    "studio", "studio_with_a_photo", "run_creating", "run_done", "run_failed", "moodmorph_done",
+    "history", "news", "profile", "sign_in",
 ]  # fmt: skip
 
 
