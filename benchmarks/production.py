@@ -71,8 +71,21 @@ KILLS, IN_FLIGHT_AT_KILL = 20, 8
 OUTAGE_SECONDS = 20
 
 
-def main(names: list[str]) -> None:
-    parts = {"overhead": overhead, "in_flight": in_flight, "kills": kills, "flush": flush, "outage": outage}
+Parts = dict[str, Callable[[], str]]
+
+
+def run(title: str, parts: Parts, names: list[str]) -> None:
+    """Run the named parts, or all of them, on a database of their own, and write down what they found."""
+    # Ending by a supervisor's signal, too, leaves no process behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        _run(title, parts, names)
+    finally:
+        standin.stop()
+        shutil.rmtree(FOLDER)
+
+
+def _run(title: str, parts: Parts, names: list[str]) -> None:
     if unknown := set(names) - parts.keys():
         sys.exit(f"No such part: {', '.join(unknown)}. There are {', '.join(parts)}.")
     check_services()
@@ -82,7 +95,7 @@ def main(names: list[str]) -> None:
             call_command("migrate", verbosity=0)
             call_command("load_presets", verbosity=0)
             for name in names or parts:
-                report.write(f"Production: {name.replace('_', ' ')}", parts[name]())
+                report.write(f"{title}: {name.replace('_', ' ')}", parts[name]())
         finally:
             connection.close_pool()  # type: ignore[attr-defined]
             server.execute(f'DROP DATABASE "{DATABASE}" WITH (FORCE)')
@@ -128,15 +141,19 @@ class Engine:
 
     def worker(self, threads: int) -> subprocess.Popen[bytes]:
         options = f"--pool threads --concurrency {threads} --without-gossip --without-mingle"
-        return self._start("worker", *options.split())
+        return self.celery("worker", *options.split())
 
     def beat(self) -> subprocess.Popen[bytes]:
-        return self._start("beat")
+        return self.celery("beat")
 
-    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def celery(self, *arguments: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "celery", "-A", "stefna", *arguments, "--loglevel", "WARNING"]
-        with (self.folder / f"{arguments[0]}.log").open("ab") as log:
-            process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
+        return self.start(command, arguments[0], self.environment)
+
+    def start(self, command: list[str], name: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        """Start a program whose words go to NAME.log."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         self.processes.append(process)
         return process
 
@@ -370,10 +387,5 @@ def after_outage(seconds: float) -> list[object]:
 
 
 if __name__ == "__main__":
-    # Ending by a supervisor's signal, too, leaves no worker behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    try:
-        main(sys.argv[1:])
-    finally:
-        standin.stop()
-        shutil.rmtree(FOLDER)
+    parts = {"overhead": overhead, "in_flight": in_flight, "kills": kills, "flush": flush, "outage": outage}
+    run("Production", parts, sys.argv[1:])

@@ -1,0 +1,441 @@
+"""A whole installation on loopback: nginx as docs/operations.md sets it up, gunicorn, workers, beat, and stand-ins.
+
+Run it as `python -m benchmarks.installation [NAME…]`: without names, every part. Besides the services that
+`benchmarks.production` needs, it needs nginx and openssl.
+"""
+
+import http.client
+import io
+import itertools
+import re
+import secrets
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Self
+
+import requests
+from django.db.models import Max, Sum
+from PIL import Image
+
+from benchmarks import report
+from benchmarks.production import BROKER, ROOT, Engine, Owner, endings, run, standin, wait_until_ended
+
+# isort: split
+# Django is set up by then.
+from accounts.models import User
+from generation.models import Photo, Run
+
+PEOPLE, PHOTOS_EACH = 10, 50
+MODEL_SECONDS, KILL_EVERY_SECONDS, RESTART_SECONDS = 8.0, 20, 2
+THREADS = 16
+APP_KEY = secrets.token_hex()
+PASSWORD = secrets.token_hex()
+
+
+# -- What runs -----------------------------------------------------------------------------------------------------
+
+
+class Installation(Engine):
+    """Pages behind nginx, beside what an Engine has; the limits are those of an installation that sets none."""
+
+    def __init__(self, *, web: int = 2, **environment: str) -> None:
+        self.web_port, self.http_port, self.https_port = free_port(), free_port(), free_port()
+        self.url = f"https://localhost:{self.https_port}"
+        theirs = {
+            "PORT": str(self.web_port),
+            "WEB_CONCURRENCY": str(web),
+            "TRUSTED_PROXIES": "1",
+            "APP_KEYS": f"bench={APP_KEY}",
+            "MAX_ACTIVE_RUNS": "10",
+            "DAILY_RUN_LIMIT": "50",
+        }
+        super().__init__(**theirs | environment)
+        self.certificate = self.folder / "certificate.pem"
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        subprocess.run([sys.executable, "manage.py", "prepare"], cwd=ROOT, env=self.environment, check=True)
+        self.gunicorn("stefna.wsgi", self.web_port)
+        self.beat()
+        self.nginx()
+        until_it_listens(self.web_port)
+        until_it_listens(self.https_port)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        # Their children would be left behind by a kill.
+        for process in self.processes:
+            process.terminate()
+        time.sleep(1)
+        super().__exit__(*error)
+
+    def gunicorn(self, application: str, port: int, **environment: str) -> None:
+        self.start(
+            [sys.executable, "-m", "gunicorn", application],
+            "web",
+            self.environment | {"PORT": str(port)} | environment,
+        )
+
+    def nginx(self) -> None:
+        """Start nginx with the example of docs/operations.md, at addresses and paths of this installation."""
+        key = self.folder / "key.pem"
+        made = (
+            "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+        )
+        command = [*made.split(), "-keyout", str(key), "-out", str(self.certificate)]
+        subprocess.run(command, check=True, capture_output=True)
+        (example,) = re.findall(r"(?s)```nginx\n(.+?)```", (ROOT / "docs" / "operations.md").read_text())
+        here = {
+            r" *listen \[::\].*\n": "",
+            r"listen 80;": f"listen 127.0.0.1:{self.http_port};",
+            r"listen 443 ": f"listen 127.0.0.1:{self.https_port} ",
+            r"127\.0\.0\.1:8000": f"127.0.0.1:{self.web_port}",
+            r"stefna\.example;": "localhost;",
+            r"/etc/.*/fullchain\.pem": str(self.certificate),
+            r"/etc/.*/privkey\.pem": str(key),
+            r"/var/log/nginx": str(self.folder),
+        }
+        for pattern, value in here.items():
+            example, count = re.subn(pattern, value, example)
+            assert count, f"docs/operations.md has no {pattern}"
+        folders = "".join(
+            f"{kind}_temp_path {self.folder}/{kind};\n" for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        )
+        (self.folder / "nginx.conf").write_text(
+            f"daemon off; user root; pid {self.folder}/nginx.pid; events {{ worker_connections 1024; }}\n"
+            f"http {{\n{folders}{example}}}\n"
+        )
+        self.start(
+            [
+                "nginx",
+                "-p",
+                str(self.folder),
+                "-e",
+                str(self.folder / "nginx.log"),
+                "-c",
+                str(self.folder / "nginx.conf"),
+            ],
+            "nginx",
+            self.environment,
+        )
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def until_it_listens(port: int) -> None:
+    until = time.monotonic() + 30
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+
+
+# -- People --------------------------------------------------------------------------------------------------------
+
+
+class Person:
+    """Somebody with an account and an app, who sends photos through nginx."""
+
+    def __init__(self, installation: Installation, name: str) -> None:
+        self.url = installation.url
+        self.user = User.objects.create_user(f"{name}@example.com", PASSWORD)
+        self.user.emailaddress_set.create(email=self.user.email, verified=True, primary=True)  # type: ignore[attr-defined]
+        self.session = requests.Session()
+        self.session.verify = str(installation.certificate)
+        self.session.trust_env = False
+        self.session.headers["X-App-Key"] = APP_KEY
+        answer = self.call("POST", "/_allauth/app/v1/auth/login", json={"email": self.user.email, "password": PASSWORD})
+        self.token = answer.json()["meta"]["session_token"]
+        self.session.headers["Authorization"] = f"Bearer {self.token}"
+
+    def call(self, method: str, path: str, **options: Any) -> requests.Response:
+        return self.session.request(method, self.url + path, timeout=60, **options)
+
+    def send(self, photo: bytes, key: str) -> requests.Response:
+        files = {"photo": ("photo.jpg", photo)}
+        headers = {"Idempotency-Key": key}
+        return self.call("POST", "/api/v1/runs", data={"preset": "express_enhance"}, files=files, headers=headers)
+
+    def quota(self) -> dict[str, Any]:
+        return self.call("GET", "/api/v1/profile").json()["quota"]
+
+
+def people(installation: Installation, count: int) -> list[Person]:
+    User.objects.all().delete()
+    standin.reset()
+    return [Person(installation, f"person{number}") for number in range(count)]
+
+
+def photo(number: int) -> bytes:
+    """Return the sample photo with a mark of its own, so that no two are the same photo."""
+    with Image.open(ROOT / "static" / "img" / "samples" / "coffee.jpg") as picture:
+        picture.paste((number % 256, number // 256, 128), (0, 0, 16, 16))
+        made = io.BytesIO()
+        picture.save(made, "JPEG", quality=90)
+    return made.getvalue()
+
+
+# -- 500 photos, while workers die ----------------------------------------------------------------------------------
+
+
+def proof() -> str:
+    """Send photos through everything, kill a worker again and again, and count what came of it."""
+    seen = Seen()
+    with Installation(WORKER_THREADS=str(THREADS)) as installation:
+        everybody = people(installation, PEOPLE)
+        standin.defaults(aiml_delay=MODEL_SECONDS)
+        with killing(installation) as kills, ThreadPoolExecutor(PEOPLE) as pool:
+            started = time.monotonic()
+            list(pool.map(seen.use_up_the_day, everybody, itertools.count()))
+            seconds = time.monotonic() - started
+        usage = Counter(str(person.quota()["used"]) for person in everybody)
+        refused = Counter(person.send(photo(65_000), "one-more").json()["code"] for person in everybody)
+        pictures = sum(seen.fetched(person) for person in everybody)
+        log = (installation.folder / "worker.log").read_text()
+    logged = Counter(re.findall(r'(?m)^(?=.*"generation_(?:succeeded|failed)").*"run_id": "(.+?)"', log))
+    runs = list(Run.objects.all())
+    extra, possible = (
+        standin.counts()["aiml"]["calls"] - len(runs),
+        Run.objects.aggregate(sum=Sum("possible_cost"))["sum"],
+    )
+    known = {name for values in Run.objects.values_list("result", "thumbnail") for name in values}
+    known |= {name for values in Photo.objects.values_list("file", "thumbnail") for name in values}
+    stored = {file["public_id"] for file in standin.stored()}
+    wanted = PEOPLE * PHOTOS_EACH
+    rows: list[list[object]] = [
+        ["photos accepted", seen.accepted, wanted],
+        ["runs, and how they ended", f"{len(runs)}: {endings(runs)}", f"{wanted}, each once, told once"],
+        [
+            "endings in the workers' logs",
+            f"{len(logged)}, {sum(times > 1 for times in logged.values())} twice",
+            "none twice",
+        ],
+        ["pictures fetched through nginx and decoded", pictures, wanted],
+        ["used today, by person", counted_words(usage), f"{PHOTOS_EACH}: {PEOPLE} people"],
+        ["one photo more is answered", counted_words(refused), f"quota_exceeded: {PEOPLE} people"],
+        ["runs that were killed and taken over", sum(one.attempts > 1 for one in runs), "some"],
+        ["calls of the model beyond one a run", extra, "≤ possible cost on the rows"],
+        ["possible cost on the rows", possible, "≥ the calls beyond"],
+        ["stored pictures without a row", len(stored - known), "few: the clean-up takes them after an hour"],
+        ["rows without a stored picture", len(known - stored), 0],
+        ["errors other than 429 that people met", counted_words(seen.troubles) or "none", "none"],
+    ]
+    times = f"{seconds:.0f} s, {len(runs) / seconds:.1f} a second; {in_words(seen.submitting)} to send a photo"
+    worst = Run.objects.aggregate(worst=Max("total_ms"))["worst"] / 1000
+    return (
+        f"nginx, gunicorn with 2 processes, 2 workers of {THREADS} threads, beat, PostgreSQL, Redis, and"
+        f" {BROKER.split(':')[0]} as the broker; default limits. {PEOPLE} people sent {PHOTOS_EACH} photos each; the"
+        f" model takes {MODEL_SECONDS:.0f} s; every {KILL_EVERY_SECONDS} s one of the workers was killed (`kill -9`,"
+        f" {len(kills)} times) and started again {RESTART_SECONDS} s later. It took {times}; the longest run took"
+        f" {worst:.0f} s.\n\n" + report.table(["measured", "value", "should be"], rows)
+    )
+
+
+class Seen:
+    """What people met."""
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.submitting: list[float] = []
+        self.troubles: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def use_up_the_day(self, person: Person, number: int) -> None:
+        """Send photos as fast as the limits allow, each until it is accepted, and wait for all of them."""
+        for which in range(PHOTOS_EACH):
+            picture, key = photo(number * PHOTOS_EACH + which), f"photo-{which}"
+            while not self._accepted(person, picture, key):
+                time.sleep(0.5)
+        while (
+            person.call("GET", "/api/v1/runs?status=queued").json()["results"]
+            or person.call("GET", "/api/v1/runs?status=running").json()["results"]
+        ):
+            time.sleep(0.5)
+
+    def _accepted(self, person: Person, picture: bytes, key: str) -> bool:
+        started = time.monotonic()
+        try:
+            answer = person.send(picture, key)
+        except requests.RequestException as error:
+            trouble = type(error).__name__
+        else:
+            if answer.status_code == 202:
+                with self._lock:
+                    self.accepted += 1
+                    self.submitting.append(time.monotonic() - started)
+                return True
+            trouble = answer.json()["code"] if "json" in answer.headers["Content-Type"] else str(answer.status_code)
+        if trouble != "too_many_active_runs":
+            with self._lock:
+                self.troubles[trouble] += 1
+        return False
+
+    def fetched(self, person: Person) -> int:
+        """Count the different pictures that the person's history leads to."""
+        address, pictures = f"{person.url}/api/v1/runs?status=succeeded&page_size=100", 0
+        while address:
+            page = person.session.get(address, timeout=60).json()
+            for one in page["results"]:
+                answer = person.session.get(person.url + f"/api/v1/runs/{one['id']}/download", timeout=60)
+                with Image.open(io.BytesIO(answer.content)) as picture:
+                    picture.load()
+                pictures += 1
+            address = page["next"]
+        return pictures
+
+
+@contextmanager
+def killing(installation: Installation) -> Iterator[list[float]]:
+    """Run two workers, and kill one after the other; as a supervisor does, start each again."""
+    over, kills = threading.Event(), []
+    workers = [installation.worker(THREADS) for _ in range(2)]
+
+    def kill() -> None:
+        for turn in itertools.cycle(range(2)):
+            if over.wait(KILL_EVERY_SECONDS):
+                return
+            workers[turn].kill()
+            workers[turn].wait()
+            kills.append(time.monotonic())
+            over.wait(RESTART_SECONDS)
+            workers[turn] = installation.worker(THREADS)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        yield kills
+    finally:
+        over.set()
+        killer.join()
+
+
+def counted_words(counted: Counter[str]) -> str:
+    return ", ".join(f"{what}: {count}" for what, count in counted.items())
+
+
+def in_words(seconds: list[float]) -> str:
+    half, most = percentiles(seconds)
+    return f"{half:.0f} ms (p50) and {most:.0f} ms (p95)"
+
+
+def percentiles(seconds: list[float]) -> tuple[float, float]:
+    """Return p50 and p95 in milliseconds."""
+    return statistics.median(seconds) * 1000, statistics.quantiles(seconds, n=20)[-1] * 1000
+
+
+# -- Sending a photo while many runs are in flight ------------------------------------------------------------------
+
+
+def submit() -> str:
+    rows = []
+    idle = 0.0
+    for count in (0, 200, 500):
+        half, most = submitted_beside(count)
+        idle = idle or half
+        rows.append([count, f"{half:.0f}", f"{most:.0f}", f"{half / idle:.2f}"])
+    return (
+        "One after another, a photo is sent through nginx while one worker has so many runs in flight, of a model that"
+        " takes 10 s. Decoding it, two uploads to the stand-in and the row are part of it.\n\n"
+        + report.table(["runs in flight", "p50 ms", "p95 ms", "p50 ÷ idle"], rows)
+    )
+
+
+def submitted_beside(count: int) -> tuple[float, float]:
+    with Installation(web=1, MAX_ACTIVE_RUNS="0", DAILY_RUN_LIMIT="0") as installation:
+        owner = Owner()
+        (person,) = [Person(installation, "person")]
+        standin.defaults(instant=True, aiml_delay=0)
+        installation.worker(count + 64)
+        owner.warm_up()
+        standin.defaults(aiml_delay=10)
+        owner.start(count)
+        while standin.counts()["aiml"]["in_flight"] < 0.9 * count:
+            time.sleep(0.05)
+        seconds = []
+        for number in range(40):
+            started = time.monotonic()
+            assert person.send(photo(number), f"key-{number}").status_code == 202
+            seconds.append(time.monotonic() - started)
+        wait_until_ended(90)
+    return percentiles(seconds)
+
+
+# -- Lists and polls beside a view that does nothing -----------------------------------------------------------------
+
+
+def throughput() -> str:
+    with Installation(web=1) as installation:
+        (person,) = people(installation, 1)
+        standin.defaults(instant=True)
+        installation.worker(8)
+        made = [person.send(photo(number), f"key-{number}").json()["id"] for number in range(10)]
+        wait_until_ended()
+        bare_port = free_port()
+        installation.gunicorn("benchmarks.bare", bare_port, PYTHONPATH=str(ROOT))
+        until_it_listens(bare_port)
+        signed = {"X-App-Key": APP_KEY, "Authorization": f"Bearer {person.token}", "X-Forwarded-Proto": "https"}
+        run_path = f"/api/v1/runs/{made[0]}"
+        etag = person.call("GET", run_path).headers["ETag"]
+        cases: list[tuple[str, int, str, dict[str, str], int]] = [
+            ("a bare Django view", bare_port, "/bare", {}, 200),
+            ("`GET /api/v1/ping`", installation.web_port, "/api/v1/ping", signed, 200),
+            ("`GET /api/v1/runs/{id}`, 304", installation.web_port, run_path, signed | {"If-None-Match": etag}, 304),
+            ("`GET /api/v1/runs/{id}`", installation.web_port, run_path, signed, 200),
+            ("`GET /api/v1/runs`, 10 runs", installation.web_port, "/api/v1/runs", signed, 200),
+        ]
+        rows = []
+        bare = 0.0
+        for name, port, path, headers, status in cases:
+            rate = best_rate(port, path, headers, status)
+            bare = bare or rate
+            rows.append([name, f"{rate:.0f}", f"{bare / rate:.1f}"])
+    return (
+        "One gunicorn process, four connections that are kept, no proxy; the best of three times two seconds. The polls"
+        " and the list are signed in, asked of PostgreSQL and counted by the throttle in Redis.\n\n"
+        + report.table(["asked", "answers a second", "times the bare view's cost"], rows)
+    )
+
+
+def best_rate(port: int, path: str, headers: dict[str, str], status: int) -> float:
+    return max(rate(port, path, headers, status) for _ in range(3))
+
+
+def rate(port: int, path: str, headers: dict[str, str], status: int, seconds: float = 2, connections: int = 4) -> float:
+    """Return how many answers a second come while four ask without a pause."""
+
+    def ask(_: int) -> int:
+        connection, count, until = http.client.HTTPConnection("127.0.0.1", port), 0, time.monotonic() + seconds
+        while time.monotonic() < until:
+            connection.request("GET", path, headers={"Host": "localhost"} | headers)
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == status, f"{path} answered {answer.status}"
+            count += 1
+        connection.close()
+        return count
+
+    with ThreadPoolExecutor(connections) as pool:
+        return sum(pool.map(ask, range(connections))) / seconds
+
+
+PARTS: dict[str, Callable[[], str]] = {"throughput": throughput, "submit": submit, "proof": proof}
+
+if __name__ == "__main__":
+    if missing := [program for program in ("nginx", "openssl") if not shutil.which(program)]:
+        sys.exit(f"This needs {' and '.join(missing)}.")
+    run("Installation", PARTS, sys.argv[1:])
