@@ -20,7 +20,6 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.cache import add_never_cache_headers, patch_vary_headers
-from django.utils.translation import get_language
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 from django_htmx.http import HttpResponseClientRedirect
@@ -204,12 +203,8 @@ def _polled(request: HttpRequest, name: str, runs: list[Run], context: dict[str,
     """Answer a page, or htmx with the part of it that changes: and with 304 as long as that would be the same."""
     if any(one.is_active for one in runs):
         looks_at(runs[0].batch or runs[0].pk)
-    facts = [
-        (one.pk, one.status, one.phase, one.attempts, one.queue_position, one.error_code, one.cancel_requested_at)
-        for one in runs
-    ]
     poll_seconds = min((one.poll_after_ms or 5000) for one in runs) // 1000
-    etag = hashlib.sha256(repr([facts, poll_seconds, get_language()]).encode()).hexdigest()[:32]
+    etag = hashlib.sha256("".join(one.etag for one in runs).encode()).hexdigest()[:32]
     context |= {"now": timezone.now(), "poll_seconds": poll_seconds, "etag": etag}
     part = request.htmx and not request.htmx.boosted  # type: ignore[attr-defined]
     if part and request.headers.get("If-None-Match") == f'"{etag}"':
