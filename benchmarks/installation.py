@@ -66,7 +66,7 @@ class Installation(Engine):
         super().__enter__()
         subprocess.run([sys.executable, "manage.py", "prepare"], cwd=ROOT, env=self.environment, check=True)
         self.gunicorn("stefna.wsgi", self.web_port)
-        self.beat()
+        self.celery("beat")
         self.nginx()
         until_it_listens(self.web_port)
         until_it_listens(self.https_port)

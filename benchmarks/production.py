@@ -121,7 +121,7 @@ def check_services() -> None:
 
 
 class Engine:
-    """Workers and a beat as the Procfile starts them, with an empty broker; all are killed at the end."""
+    """Workers as the Procfile starts them, with an empty broker; all are killed at the end."""
 
     def __init__(self, **environment: str) -> None:
         self.folder = Path(tempfile.mkdtemp(dir=FOLDER))
@@ -142,9 +142,6 @@ class Engine:
     def worker(self, threads: int) -> subprocess.Popen[bytes]:
         options = f"--pool threads --concurrency {threads} --without-gossip --without-mingle"
         return self.celery("worker", *options.split())
-
-    def beat(self) -> subprocess.Popen[bytes]:
-        return self.celery("beat")
 
     def celery(self, *arguments: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "celery", "-A", "stefna", *arguments, "--loglevel", "WARNING"]
@@ -294,7 +291,6 @@ def processor_seconds(pid: int) -> float:
 def kills() -> str:
     owner, runs, waits, seconds = Owner(), [], [], 0.4
     with Engine(RUN_LEASE_SECONDS="4", RUN_HEARTBEAT_SECONDS="1") as engine:
-        engine.beat()
         worker = engine.worker(IN_FLIGHT_AT_KILL)
         owner.warm_up()
         standin.defaults(aiml_delay=seconds, result_delay=seconds, upload_delay=seconds)
@@ -336,8 +332,8 @@ def kills() -> str:
 def flush() -> str:
     rows: list[list[object]] = [["kept", *after_flush(lambda: None)], ["lost", *after_flush(flush_broker)]]
     return (
-        "100 runs wait for a worker; the broker forgets their messages, then worker and beat start, with defaults: the"
-        " first look at what waits comes after a heartbeat of 15 s. Seconds from their start to the last end.\n\n"
+        "100 runs wait for a worker; the broker forgets their messages, then a worker starts, with defaults: the"
+        " first look at what waits comes after a heartbeat of 15 s. Seconds from its start to the last end.\n\n"
         + report.table(["messages", "seconds", "calls (100)", "endings"], rows)
     )
 
@@ -350,7 +346,6 @@ def after_flush(forget: Callable[[], None]) -> list[object]:
         forget()
         started = time.time()
         engine.worker(64)
-        engine.beat()
         wait_until_ended(90)
     return [f"{last_ended() - started:.1f}", aiml_calls(), endings(runs)]
 
@@ -372,7 +367,6 @@ def after_outage(seconds: float) -> list[object]:
     standin.defaults(instant=True, aiml_delay=MODEL_MS / 1000)
     with Engine(CIRCUIT_OPEN_SECONDS="2") as engine:
         engine.worker(64)
-        engine.beat()
         owner.warm_up()
         before = aiml_calls()
         standin.down("aiml", 503 if seconds else None)

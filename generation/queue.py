@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 log = structlog.get_logger("generation")
 
 PROCESS = "generation.process"
-TEND = "generation.tend"
+CLEAN_UP = "generation.clean_up"
 
 
 class Bell:
@@ -41,7 +41,7 @@ def wake(run_ids: Iterable[uuid.UUID] = (), *, after: timedelta = timedelta()) -
     """Tell a worker that these runs are due, now or after a while.
 
     With a queue engine a message goes out for each; without one, the threads of this process look for themselves. A
-    message that is lost, or cannot be sent, costs time only: `tend` sends it again.
+    message that is lost, or cannot be sent, costs time only: whoever tends sends it again.
     """
     if not settings.CELERY_BROKER_URL:
         bell.ring()

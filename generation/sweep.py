@@ -56,8 +56,11 @@ def take_over_lost_runs() -> int:
 
 
 def _failed(run: Run, code: str, message: str) -> bool:
-    log.warning("generation_failed", run_id=str(run.pk), preset_id=run.preset_slug, user_id=run.user_id, code=code)
-    return attempts.fail_run(run, code=code, message=message)
+    # Several workers may see the same run; one of them ends it.
+    failed = attempts.fail_run(run, code=code, message=message)
+    if failed:
+        log.warning("generation_failed", run_id=str(run.pk), preset_id=run.preset_slug, user_id=run.user_id, code=code)
+    return failed
 
 
 def wake_waiting_runs() -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 from celery import shared_task
-from celery.signals import worker_shutting_down
+from celery.signals import worker_ready, worker_shutting_down
 from django.conf import settings
 from django.db import DatabaseError, connections
 
@@ -97,23 +97,25 @@ def process(run_id: uuid.UUID) -> bool:
 @shared_task(name=queue.PROCESS)
 def process_message(run_id: str) -> None:
     if held.stopping.is_set():
-        return  # the row waits; whoever works next is told by `tend`
+        return  # the row waits, and whoever tends tells the others
     try:
         process(uuid.UUID(run_id))
     finally:
         connections.close_all()
 
 
-@shared_task(name=queue.TEND)
-def tend() -> None:
-    """Take over what died, tell workers again of what waits, and clean up from time to time."""
+@shared_task(name=queue.CLEAN_UP)
+def clean_up() -> None:
     try:
-        sweep.take_over_lost_runs()
-        sweep.wake_waiting_runs()
-        if sweep.is_clean_up_due():
-            sweep.clean_up()
+        sweep.clean_up()
     finally:
         connections.close_all()
+
+
+@worker_ready.connect
+def start_tending(**signal: Any) -> None:
+    """Look after runs beside the queue, in every worker: behind a long one a message would come too late."""
+    Worker(threads=0).start()
 
 
 @worker_shutting_down.connect
@@ -131,11 +133,11 @@ def stop_engine_worker(**signal: Any) -> None:
     threading.Thread(target=finish, name="stop", daemon=True).start()
 
 
-# -- Without one -----------------------------------------------------------------------------------------------
+# -- In this process -----------------------------------------------------------------------------------------------
 
 
 class Worker:
-    """The threads of this process that work on runs, and one that looks after runs whose worker died."""
+    """The threads of this process that work on runs, and one that looks after all of them: their workers may die."""
 
     def __init__(self, threads: int) -> None:
         self._stopping = threading.Event()
@@ -178,7 +180,12 @@ class Worker:
         queue.bell.wait(heard, LOOK_AGAIN_SECONDS)
 
     def _tend(self) -> None:
-        tend()
+        """Take over what died, and tell workers again of what waits; without beat, clean up from time to time."""
+        sweep.take_over_lost_runs()
+        sweep.wake_waiting_runs()
+        if not settings.CELERY_BROKER_URL and sweep.is_clean_up_due():
+            sweep.clean_up()
+        connections.close_all()
         self._stopping.wait(settings.RUN_HEARTBEAT_SECONDS)
 
 

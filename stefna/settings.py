@@ -305,14 +305,7 @@ if CELERY_BROKER_URL.startswith("redis"):
         "socket_keepalive": True,
         "health_check_interval": 10,
     }
-CELERY_BEAT_SCHEDULE = {
-    # One that nobody has taken by the next is worth nothing any more.
-    "tend": {
-        "task": "generation.tend",
-        "schedule": RUN_HEARTBEAT_SECONDS,
-        "options": {"expires": RUN_HEARTBEAT_SECONDS},
-    }
-}
+CELERY_BEAT_SCHEDULE = {"clean_up": {"task": "generation.clean_up", "schedule": 3600}}
 CELERY_BEAT_SCHEDULE_FILENAME = str(STATE_DIR / "beat")
 
 # -- Defences ----------------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ class Gate:
 
 
 class Engine:
-    """Workers and a beat on this test's database and broker, with a lease that a test can wait for."""
+    """Workers on this test's database and broker, with a lease that a test can wait for."""
 
     def __init__(self, folder, environment, broker):
         user, port = connection.settings_dict["USER"], connection.settings_dict["PORT"] or 5432
@@ -100,9 +100,6 @@ class Engine:
 
     def worker(self, threads=8):
         return self._start("worker", "--pool", "threads", "--concurrency", str(threads))
-
-    def beat(self):
-        return self._start("beat")
 
     def _start(self, *arguments):
         log = (self.folder / f"{arguments[0]}.log").open("ab")
@@ -179,7 +176,6 @@ def test_worker_makes_a_picture_as_soon_as_it_is_asked_for(engine, upstreams, st
     ids=["while it is made", "while it is fetched", "while it is stored"],
 )
 def test_killed_worker_delays_a_run_and_loses_nothing(engine, upstreams, start, slow, calls, extra):  # noqa: F811
-    engine.beat()
     worker = engine.worker()
     run = start()
     upstreams.defaults(**{slow: 30})
@@ -194,8 +190,27 @@ def test_killed_worker_delays_a_run_and_loses_nothing(engine, upstreams, start, 
     assert upstreams.counts()["aiml"]["calls"] == 1 + extra
 
 
+def test_dead_workers_run_goes_back_though_everybody_is_busy(engine, upstreams, start):  # noqa: F811
+    upstreams.defaults(aiml_delay=30)
+    first = engine.worker(threads=1)
+    run = start()
+    wait_for(lambda: upstreams.counts()["aiml"]["in_flight"] == 1)
+    engine.worker(threads=1)
+    # One for the second worker's only thread, and a queue of messages that nobody reads for half a minute.
+    for seed in range(1, 6):
+        start(seed=seed)
+    wait_for(lambda: upstreams.counts()["aiml"]["in_flight"] == 2)
+    first.kill()
+    first.wait()
+    wait_for(lambda: Run.objects.get(pk=run.pk).status == "queued")
+    assert upstreams.counts()["aiml"]["calls"] == 2
+
+
+def test_beat_asks_for_tasks_that_there_are():
+    assert {entry["task"] for entry in app.conf.beat_schedule.values()} <= set(app.tasks)
+
+
 def test_worker_that_slept_through_its_lease_ends_nothing_twice(engine, upstreams, start):  # noqa: F811
-    engine.beat()
     sleeper = engine.worker()
     run = start()
     upstreams.defaults(aiml_delay=3)
@@ -255,14 +270,12 @@ def test_lost_messages_lose_no_run(engine, upstreams, start):  # noqa: F811
     else:
         app.control.purge()
     engine.worker()
-    engine.beat()
     wait_for(lambda: Run.objects.filter(status="succeeded").count() == len(runs), 60)
     assert upstreams.counts()["aiml"]["calls"] == len(runs)
     assert Notification.objects.count() == len(runs)
 
 
 def test_outage_is_waited_out_with_few_calls(engine, upstreams, start):  # noqa: F811
-    engine.beat()
     upstreams.defaults(instant=True)
     upstreams.down("aiml", 503)
     runs = [start() for _ in range(60)]
