@@ -5,7 +5,11 @@ import uuid
 from pathlib import Path
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.core.management import call_command
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import translation
 from PIL import Image
 
@@ -49,6 +53,35 @@ def alice(db):
 @pytest.fixture
 def bob(db):
     return User.objects.create_user("bob@example.com", "a-password-of-bob")
+
+
+@pytest.fixture
+def owner(db):
+    """The owner's browser, signed in to the admin site."""
+    client = Client()
+    client.force_login(User.objects.create_superuser("owner@example.com", "a-password-of-the-owner"))
+    return client
+
+
+@pytest.fixture
+def staff(db):
+    """Sign somebody in to the admin site who may do some things and nothing else."""
+
+    def signed_in(*permissions: str) -> Client:
+        user = User.objects.create_user(f"{uuid.uuid4().hex}@example.com", is_staff=True)
+        user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return signed_in
+
+
+def asked_for(client: Client, url: str) -> int:
+    """Count the queries of a page that is there."""
+    with CaptureQueriesContext(connection) as asked:
+        assert client.get(url).status_code == 200
+    return len(asked)
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ from generation.models import (
     IdempotencyKey,
     Photo,
     Preset,
+    PresetQuerySet,
     Run,
 )
 from generation.modes import BATCHES, Mode
@@ -128,13 +129,16 @@ class PresetViewSet(viewsets.ReadOnlyModelViewSet):
     filterset_class = PresetFilter
     pagination_class = None
 
+    def get_queryset(self) -> PresetQuerySet:
+        return super().get_queryset().sound()
+
 
 class ModeViewSet(viewsets.ViewSet):
     """Modes make several runs of one photo."""
 
     @extend_schema(responses=ModeSerializer(many=True))
     def list(self, request: Request) -> Response:
-        members = Preset.objects.active().filter(mode__in=list(BATCHES))
+        members = Preset.objects.active().filter(mode__in=list(BATCHES)).sound()
         modes = [
             {
                 "slug": mode.slug,

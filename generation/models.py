@@ -8,7 +8,9 @@ import uuid
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from django.conf import settings
+from django.core.cache import cache
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import connection, connections, models
@@ -25,9 +27,12 @@ from generation.modes import Mode
 if TYPE_CHECKING:
     from accounts.models import User
 
+log = structlog.get_logger("generation")
+
 MIN_STRENGTH, MAX_STRENGTH = 0.05, 1.0
 MAX_SEED = 2_147_483_647
 MAX_PROMPT_LENGTH = 2_000
+SAY_AGAIN_SECONDS = 60
 
 strength_validators = [MinValueValidator(MIN_STRENGTH), MaxValueValidator(MAX_STRENGTH)]
 seed_validators = [MinValueValidator(1), MaxValueValidator(MAX_SEED)]
@@ -77,6 +82,15 @@ class PresetQuerySet(models.QuerySet["Preset"]):
 
     def members(self, mode: str) -> PresetQuerySet:
         return self.filter(mode=mode)
+
+    def sound(self) -> PresetQuerySet:
+        """Leave out the rows that nothing can be made with, and log them: one bad row hides no good one."""
+        broken = [preset for preset in self if preset.problems]
+        for preset in broken:
+            # Pages ask all the time; once in a while is enough to be heard.
+            if cache.add(f"preset_skipped:{preset.pk}", 1, SAY_AGAIN_SECONDS):
+                log.warning("preset_skipped", preset_id=preset.slug, detail=" ".join(preset.problems))
+        return self.exclude(pk__in=[preset.pk for preset in broken]) if broken else self
 
 
 class Preset(models.Model):
@@ -143,6 +157,19 @@ class Preset(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def problems(self) -> list[str]:
+        """Say what is wrong with the row, which somebody may have changed by hand: none when it can be used."""
+        try:
+            self.clean_fields()
+        except ValidationError as error:
+            return [f"{name}: {'; '.join(messages)}" for name, messages in error.message_dict.items()]
+        return []
+
+    @property
+    def is_usable(self) -> bool:
+        return self.is_active and not self.problems
 
     def get_preview_url(self) -> str:
         # The number changes with the row, so a browser may keep the picture.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from django.conf import settings
+from django.core.cache import cache
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import IntegrityError, transaction
@@ -50,6 +51,8 @@ SAMPLES = {"portrait": _("Portrait"), "landscape": _("Landscape"), "coffee": _("
 SHORTEST_SIDE, LONGEST_SIDE = 64, 12_000
 THUMBNAIL_SIDE = 480
 AVATAR_SIDE = 256
+RENDITION_SIDE = 960
+SAMPLE_STORED_SECONDS = 3600
 CONTENT_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 FORMATS = {content_type: image_format for image_format, content_type in CONTENT_TYPES.items()}
 EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
@@ -188,6 +191,33 @@ def small(photo: Photo | Upload) -> bytes:
         raise too_large()
     with _pixels:
         return _file(ingest.thumbnail(_decode(photo.data), THUMBNAIL_SIDE), "JPEG").data
+
+
+def sample_url(name: str) -> str:
+    """Return where a service that fetches photos by itself finds a sample. Raise StorageUnavailable.
+
+    It is stored where every photo is, under a name of its own, and again when that was a while ago.
+    """
+    stored = f"samples/{name}.jpg"
+    if not cache.get(f"sample_stored:{name}"):
+        upload = Upload.sample(name)
+        with _pixels, Image.open(io.BytesIO(upload.data)) as image:
+            file = _File(upload.data, *image.size)
+        with _all_or_nothing() as save:
+            save(stored, file)
+        cache.set(f"sample_stored:{name}", 1, SAMPLE_STORED_SECONDS)
+    return default_storage.url(stored)
+
+
+def rendition(data: bytes, source_type: str) -> bytes:
+    """Return what a provider made as a marked WebP for the screen. Raise ResultInvalid."""
+    limits = ingest.Limits(pixels=settings.MAX_PHOTO_PIXELS)
+    try:
+        with _pixels:
+            image = ingest.thumbnail(ingest.decode(data, limits), RENDITION_SIDE)
+            return _file(image, "WEBP", source_type, quality=85).data
+    except ingest.Refused as error:
+        raise ResultInvalid(detail=repr(error)) from error
 
 
 def square(data: bytes, side: int) -> Image.Image:

@@ -48,14 +48,14 @@ def _visible(rows: Any, request: HttpRequest) -> Any:
 @require_safe
 def photo(request: HttpRequest, pk: uuid.UUID, size: str) -> HttpResponseBase:
     found = get_object_or_404(_visible(Photo.objects, request), pk=pk)
-    return _file(found.thumbnail, "image/jpeg") if size == "thumbnail" else _file(found.file, found.content_type)
+    return send(found.thumbnail, "image/jpeg") if size == "thumbnail" else send(found.file, found.content_type)
 
 
 @login_not_required
 @require_safe
 def result(request: HttpRequest, pk: uuid.UUID, size: str) -> HttpResponseBase:
     found = get_object_or_404(_visible(Run.objects, request), pk=pk)
-    return _file(found.thumbnail, "image/jpeg") if size == "thumbnail" else _file(found.result, found.content_type)
+    return send(found.thumbnail, "image/jpeg") if size == "thumbnail" else send(found.result, found.content_type)
 
 
 @login_not_required
@@ -81,7 +81,7 @@ def attachment(run: Run, content_type: str) -> HttpResponse:
 @require_safe
 def preview(request: HttpRequest, slug: str) -> HttpResponse:
     """Show what a preset does to the sample portrait."""
-    preset = get_object_or_404(Preset.objects.active(), slug=slug)
+    preset = get_object_or_404(Preset.objects.active().filter(slug=slug).sound())
     response = HttpResponse(showing.preset_preview(preset), "image/webp")
     response["Cache-Control"] = "public, max-age=86400"
     return response
@@ -91,7 +91,7 @@ def preview(request: HttpRequest, slug: str) -> HttpResponse:
 @require_safe
 def preset_sheet(request: HttpRequest) -> HttpResponse:
     """Show what every preset does to the sample portrait as one picture: the studio asks once for all its cards."""
-    response = HttpResponse(showing.preset_sheet(list(Preset.objects.active())), "image/webp")
+    response = HttpResponse(showing.preset_sheet(list(Preset.objects.active().sound())), "image/webp")
     response["Cache-Control"] = "public, max-age=86400"
     return response
 
@@ -102,7 +102,7 @@ def avatar(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Show the picture of a user, to themselves and to whoever was given a signed address."""
     if not _is_signed(request) and request.user.pk != pk:
         raise Http404
-    return _file(get_object_or_404(Profile, user_id=pk).avatar, "image/jpeg")
+    return send(get_object_or_404(Profile, user_id=pk).avatar, "image/jpeg")
 
 
 @login_not_required
@@ -112,7 +112,7 @@ def preview_before(request: HttpRequest) -> HttpResponse:
     return redirect(static("img/samples/portrait.jpg"))
 
 
-def _file(file: FieldFile, content_type: str) -> HttpResponseBase:
+def send(file: FieldFile, content_type: str) -> HttpResponseBase:
     """Send stored bytes, or send the reader to where they are. They never change under their name."""
     if not file:
         raise Http404

@@ -66,7 +66,7 @@ def start_run(
     earlier = _made_before(user, key, request)
     if earlier:
         return earlier[0]
-    if preset and not preset.is_active:
+    if preset and not preset.is_usable:
         raise PresetUnavailable
     if prompt and not takes_prompts():
         raise PromptUnsupported
@@ -93,8 +93,8 @@ def start_batch(
     earlier = _made_before(user, key, request)
     if earlier:
         return earlier
-    members = list(Preset.objects.active().members(mode)) if mode else list(presets)
-    if not members or not all(member.is_active for member in members):
+    members = list(Preset.objects.active().members(mode).sound()) if mode else list(presets)
+    if not members or not all(member.is_usable for member in members):
         raise PresetUnavailable
     photo = _accepted(user, photo)
     batch = uuid.uuid4()

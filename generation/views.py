@@ -47,7 +47,7 @@ def studio(request: HttpRequest) -> HttpResponse:
 def _studio(request: HttpRequest, *, error: str = "", status: int = 200) -> HttpResponse:
     """Show the studio. The form's key is new each time, so what is sent from one page is accepted once."""
     chosen = request.POST or request.GET
-    catalogue = list(Preset.objects.active())
+    catalogue = list(Preset.objects.active().sound())
     # Where each one's tile lies on the sheet.
     tiles = [(preset, -number * showing.TILE_SIDE) for number, preset in enumerate(catalogue)]
     context = {
@@ -100,7 +100,7 @@ def sketch(request: HttpRequest) -> HttpResponseBase:
     if not (user or settings.ALLOW_GUESTS) or not form.is_valid():
         return JsonResponse({}, status=403 if form.is_valid() else 400)
     try:
-        made = showing.sketches(form.chosen_photo(user), list(Preset.objects.active()))
+        made = showing.sketches(form.chosen_photo(user), list(Preset.objects.active().sound()))
         first = next(made, None)
     except GenerationError as error:
         return JsonResponse({"message": str(error.message)}, status=error.status)

@@ -12,10 +12,11 @@ APPS = ["accounts", "notifications", "generation", "stefna"]
 # Inside generation, a layer may import itself and what stands below it.
 LAYERS = [
     {"views", "views_history", "views_profile", "pictures", "context_processors", "admin", "urls"}
+    | {"admin_presets", "admin_history", "admin_catalogue", "admin_runs", "admin_users", "admin_circuits"}
     | {"api", "api_profile", "serializers", "tasks", "sweep", "management"},
-    {"services", "showing"},
+    {"services", "showing", "tryout"},
     {"attempts", "queue"},
-    {"models", "forms", "metrics", "modes", "photos", "provenance", "providers"},
+    {"models", "forms", "metrics", "modes", "photos", "catalogue", "timeline", "provenance", "providers"},
     {"engine"},
     {"exceptions", "apps"},
 ]

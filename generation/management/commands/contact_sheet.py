@@ -33,6 +33,7 @@ class Command(BaseCommand):
         presets = Preset.objects.active().order_by("mode", "category", "position")
         if options["preset"]:
             presets = presets.filter(slug__in=options["preset"])
+        presets = presets.sound()
         if not presets:
             raise CommandError("There is no such active preset.")
         looks = [Look(preset.recipe, preset.strength, preset.default_seed or 1) for preset in presets]
