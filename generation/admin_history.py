@@ -29,10 +29,10 @@ def differences(entry: LogEntry) -> list[tuple[str, list[tuple[str, str]]]]:
     except ValueError:
         return []
     values = [part["changed"].get("values", {}) for part in parts if "changed" in part] if parts else []
-    return [(name.replace("_", " "), _lines(*pair)) for some in values for name, pair in some.items()]
+    return [(name.replace("_", " "), lines(*pair)) for some in values for name, pair in some.items()]
 
 
-def _lines(old: Any, new: Any) -> list[tuple[str, str]]:
+def lines(old: Any, new: Any) -> list[tuple[str, str]]:
     found = difflib.ndiff(_text(old).splitlines(), _text(new).splitlines())
     return [(line[0], line[2:]) for line in found if line[0] in "+-"]
 

@@ -17,6 +17,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from generation import photos, showing, tryout
+from generation.admin_catalogue import CatalogueInAndOut
 from generation.admin_history import RememberedChanges, changed
 from generation.catalogue import FIELDS, recipe_text
 from generation.exceptions import GenerationError, InternalError
@@ -47,13 +48,13 @@ class LookForm(forms.ModelForm):
 
 
 @admin.register(Preset)
-class PresetAdmin(RememberedChanges):
+class PresetAdmin(RememberedChanges, CatalogueInAndOut):
     list_display = ["preview", "name", "slug", "mode", "category", "tag", "strength", "is_active", "position"]
     list_display_links = ["preview", "name"]
     list_editable = ["is_active", "position"]
     list_filter = ["is_active", "mode", "category"]
     search_fields = ["name", "slug", "tag", "description"]
-    actions = ["activate", "deactivate"]
+    actions = ["activate", "deactivate", "export_selected"]
     formfield_overrides = {models.JSONField: {"form_class": RecipeField}}
     fieldsets = [
         (

@@ -1,11 +1,9 @@
-import json
 from pathlib import Path
 from typing import Any
 
-from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import transaction
 
+from generation import catalogue
 from generation.models import Preset
 
 CATALOGUE = Path(__file__).parents[2] / "presets.json"
@@ -20,23 +18,15 @@ class Command(BaseCommand):
 
     def handle(self, *, file: Path, overwrite: bool, **options: Any) -> None:
         try:
-            entries = json.loads(file.read_text())
+            entries = catalogue.read(file.read_bytes())
         except (OSError, ValueError) as error:
             raise CommandError(f"{file} cannot be read: {error}") from error
-        added = changed = 0
-        with transaction.atomic():
-            known = Preset.objects.in_bulk(field_name="slug")
-            for position, entry in enumerate(entries):
-                preset = known.get(entry.get("slug"))
-                if preset and not overwrite:
-                    continue
-                preset = preset or Preset(position=position)
-                for name, value in entry.items():
-                    setattr(preset, name, value)
-                try:
-                    preset.full_clean()
-                except ValidationError as error:
-                    raise CommandError(f"Entry {position + 1} ({entry.get('slug')}): {error}") from error
-                added, changed = added + (preset.pk is None), changed + (preset.pk is not None)
-                preset.save()
+        if not overwrite:
+            # What is wrong in the owner's own row is nothing that loading would change.
+            entries = [entry for entry in entries if entry.is_new]
+        for entry in entries:
+            if entry.problems:
+                raise CommandError(f"Entry {entry.number} ({entry.slug}): {' '.join(entry.problems)}")
+        kinds = [entry.kind for entry in catalogue.apply(entries)]
+        added, changed = kinds.count("new"), kinds.count("changed")
         self.stdout.write(f"{added} presets added, {changed} changed, {Preset.objects.count()} in all.")
