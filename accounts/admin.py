@@ -1,7 +1,7 @@
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as StockUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
-from django.utils.translation import gettext_lazy as _
+from django.http import HttpRequest
 
 from accounts.models import Profile, User
 
@@ -9,6 +9,8 @@ from accounts.models import Profile, User
 class ProfileInline(admin.StackedInline):
     model = Profile
     can_delete = False
+    # Without the avatar: pictures come in by their one door, and this is not it.
+    fields = ("display_name", "daily_run_limit", "email_notifications", "locale")
 
 
 class CreationForm(AdminUserCreationForm):
@@ -23,24 +25,45 @@ class ChangeForm(UserChangeForm):
         fields = "__all__"
 
 
-@admin.register(User)
 class UserAdmin(StockUserAdmin):
+    """Accounts and their rights; `generation.admin_users` registers it, with what is known of their runs."""
+
     add_form = CreationForm
     form = ChangeForm
     inlines = [ProfileInline]
     list_display = ["__str__", "email", "is_active", "is_staff", "date_joined", "last_login"]
-    list_filter = ["is_active", "is_staff", ("email", admin.EmptyFieldListFilter)]
+    list_filter = ["is_active", "is_staff"]
     list_select_related = ["profile"]
     ordering = ["-date_joined"]
     search_fields = ["email", "profile__display_name"]
     readonly_fields = ["date_joined", "last_login"]
     fieldsets = [
         (None, {"fields": ["email", "password"]}),
-        (_("Rights"), {"fields": ["is_active", "is_staff", "is_superuser", "groups", "user_permissions"]}),
-        (_("Dates"), {"fields": ["date_joined", "last_login"]}),
+        ("Rights", {"fields": ["is_active", "is_staff", "is_superuser", "groups", "user_permissions"]}),
+        ("Dates", {"fields": ["date_joined", "last_login"]}),
     ]
     add_fieldsets = [(None, {"classes": ["wide"], "fields": ["email", "usable_password", "password1", "password2"]})]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
+        """Who may change accounts may not give themselves rights by it."""
+        rights = [] if is_superuser(request) else ["is_staff", "is_superuser", "groups", "user_permissions"]
+        return [*self.readonly_fields, *rights]
+
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return super().has_change_permission(request, obj) and may_manage(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and may_manage(request, obj)
 
     def get_inlines(self, request, obj=None):  # type: ignore[no-untyped-def]
         # The profile is made when the account is saved; a form for it beforehand would make a second one.
         return self.inlines if obj else []
+
+
+def is_superuser(request: HttpRequest) -> bool:
+    return request.user.is_authenticated and request.user.is_superuser
+
+
+def may_manage(request: HttpRequest, user: User | None) -> bool:
+    """Say whether an account is one that this member of staff may change at all: rights are the superuser's matter."""
+    return is_superuser(request) or not user or not (user.is_staff or user.is_superuser)

@@ -35,7 +35,7 @@ from generation.exceptions import (
 from generation.provenance import COMPOSITE_WITH_AI
 from generation.providers import http
 from generation.providers.base import TransformRequest, TransformResult, UpstreamAnswer
-from generation.providers.endpoints import Endpoint, Outcome, call
+from generation.providers.endpoints import Endpoint, Outcome, call, configured
 
 log = structlog.get_logger("generation")
 
@@ -57,13 +57,6 @@ class AimlProvider:
         if _is_black(data):
             raise ContentFiltered
         return TransformResult(data, COMPOSITE_WITH_AI)
-
-
-def endpoints() -> list[Endpoint]:
-    """The endpoints that the owner configured."""
-    if settings.AIML_ENDPOINTS:
-        return [Endpoint(base.rstrip("/"), key, weight) for base, key, weight in settings.AIML_ENDPOINTS]
-    return [Endpoint(settings.AIML_API_BASE.rstrip("/"), settings.AIML_API_KEY)]
 
 
 def payload(request: TransformRequest) -> dict[str, Any]:
@@ -91,7 +84,7 @@ def _generated(request: TransformRequest) -> UpstreamAnswer:
     last: Endpoint | None = None
     number = 0
     while True:
-        with call(endpoints(), avoid=last) as made:
+        with call(configured(), avoid=last) as made:
             last = made.endpoint
             try:
                 answer = _called(last, fields, request.request_id, until - time.monotonic())

@@ -51,10 +51,20 @@ class Endpoint:
         return f"{host}#{hashlib.sha256(self.key.encode()).hexdigest()[:6]}"
 
 
+def configured() -> list[Endpoint]:
+    """The endpoints that the owner set; none without a key."""
+    if settings.AIML_ENDPOINTS:
+        return [Endpoint(base.rstrip("/"), key, weight) for base, key, weight in settings.AIML_ENDPOINTS]
+    if settings.AIML_API_KEY:
+        return [Endpoint(settings.AIML_API_BASE.rstrip("/"), settings.AIML_API_KEY)]
+    return []
+
+
 @dataclass(frozen=True)
 class Circuit:
     state: str  # closed, open or half_open
     seconds: float = 0.0  # until it is half open
+    since: float | None = None  # when it opened for the first time since it was closed, in seconds of the epoch
 
 
 @dataclass
@@ -86,16 +96,27 @@ def call(endpoints: list[Endpoint], *, avoid: Endpoint | None = None) -> Iterato
 
 
 def circuit(endpoint: Endpoint) -> Circuit:
-    found = cache.get_many([_key(endpoint, "level"), _key(endpoint, "until")])
-    until = found.get(_key(endpoint, "until"))
-    if _key(endpoint, "level") not in found:
+    keys = [_key(endpoint, part) for part in ("level", "until", "since")]
+    found = cache.get_many(keys)
+    level, until, since = (found.get(key) for key in keys)
+    if level is None:
         return Circuit("closed")
-    return Circuit("half_open") if until is None else Circuit("open", max(1.0, until - time.time()))
+    if until is None:
+        return Circuit("half_open", since=since)
+    return Circuit("open", max(1.0, until - time.time()), since)
+
+
+def recent_calls(endpoint: Endpoint) -> tuple[int, int]:
+    """Count the calls of the window that say something about an endpoint, and those of them that failed."""
+    found = cache.get_many([_key(endpoint, part) for part in _bucket_parts()])
+    calls, failed = (sum(n for key, n in found.items() if f":{kind}:" in key) for kind in ("calls", "failed"))
+    return calls, failed
 
 
 def close(endpoint: Endpoint) -> None:
     """Forget everything that was held against an endpoint."""
-    cache.delete_many([_key(endpoint, part) for part in ("level", "until", "probe", "good_probes", *_bucket_parts())])
+    parts = ("level", "until", "since", "probe", "good_probes", *_bucket_parts())
+    cache.delete_many([_key(endpoint, part) for part in parts])
 
 
 def _choose(endpoints: list[Endpoint], avoid: Endpoint | None) -> tuple[Endpoint, bool]:
@@ -125,8 +146,7 @@ def _counted(endpoint: Endpoint, outcome: Outcome) -> None:
     if outcome is not Outcome.FAILED:
         return None
     _increase(endpoint, f"failed:{_bucket()}")
-    found = cache.get_many([_key(endpoint, part) for part in _bucket_parts()])
-    calls, failed = (sum(n for key, n in found.items() if f":{kind}:" in key) for kind in ("calls", "failed"))
+    calls, failed = recent_calls(endpoint)
     if calls >= settings.CIRCUIT_MIN_CALLS and failed * 2 >= calls and circuit(endpoint).state == "closed":
         _open(endpoint)
     return None
@@ -146,6 +166,7 @@ def _open(endpoint: Endpoint) -> None:
     level = _increase(endpoint, "level")
     seconds = min(MAX_OPEN_SECONDS, settings.CIRCUIT_OPEN_SECONDS * 2 ** (level - 1))
     cache.set(_key(endpoint, "until"), time.time() + seconds, seconds)
+    cache.add(_key(endpoint, "since"), time.time(), KEPT_SECONDS)
     log.error("circuit_opened", endpoint=endpoint.name, seconds=seconds)
 
 

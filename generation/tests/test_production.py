@@ -17,7 +17,7 @@ from conftest import small
 from generation import photos, provenance, services, sweep
 from generation.models import Run
 from generation.providers import endpoints
-from generation.providers.aiml import endpoints as configured
+from generation.providers.endpoints import configured
 from notifications.models import Notification
 
 pytestmark = pytest.mark.django_db

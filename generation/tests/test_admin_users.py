@@ -1,0 +1,145 @@
+"""Accounts at the owner's desk: what they use, and that switching one off ends everything at once."""
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.core.files.storage import default_storage
+from django.test import Client
+from django.urls import reverse
+
+from accounts.models import Profile, User
+from conftest import asked_for
+from generation import services
+from generation.models import Photo, Run
+
+pytestmark = pytest.mark.django_db
+
+LIST = reverse("admin:accounts_user_changelist")
+MARKUP = "<script>alert('x')</script>"
+
+
+def address(user):
+    return reverse("admin:accounts_user_change", args=[user.pk])
+
+
+def listed(page, *columns):
+    found = page.context["cl"]
+    said = {user: tuple(getattr(found.model_admin, name)(user) for name in columns) for user in found.result_list}
+    return {user.email: values for user, values in said.items()}
+
+
+def test_list_tells_what_was_used_today_and_of_which_limit(owner, alice, bob, start, work, settings):
+    settings.DAILY_RUN_LIMIT = 9
+    start(seed=7)
+    work()
+    start(seed=7)  # from the cache
+    start(seed=8)
+    services.cancel_run(start(seed=9))
+    Profile.objects.filter(user=bob).update(daily_run_limit=0)
+    found = listed(owner.get(LIST), "used_today", "limit", "kind")
+    assert found[alice.email] == (2, "9", "Member")
+    assert found[bob.email] == (0, "none (own)", "Member")
+    assert found["owner@example.com"] == (0, "9", "Staff")
+    page = owner.get(address(alice)).content.decode()
+    assert f"{reverse('admin:generation_run_changelist')}?user__id__exact={alice.pk}" in page
+
+
+def test_list_asks_the_same_for_one_three_and_a_hundred_accounts(owner, start):
+    asked = [asked_for(owner, LIST)]
+    for number in (2, 97):
+        for _ in range(number):
+            User.objects.create(email=f"{User.objects.count()}@example.com", password="!")
+        asked.append(asked_for(owner, LIST))
+    assert asked == [asked[0]] * 3
+    assert asked[0] < 12
+
+
+def test_guests_are_told_from_members_and_found_by_their_kind(owner, alice):
+    guest = User.objects.guest("a" * 32)
+    pages = {kind: owner.get(f"{LIST}?kind={kind}") for kind in ("member", "guest", "staff")}
+    kinds = {kind: set(listed(page, "who").values()) for kind, page in pages.items()}
+    assert kinds == {
+        "member": {("alice · alice@example.com",)},
+        "guest": {(f"guest {guest.pk}",)},
+        "staff": {("owner · owner@example.com",)},
+    }
+    assert list(listed(owner.get(f"{LIST}?q=ALICE@exam"), "kind")) == [alice.email]
+
+
+def test_own_limit_is_set_beside_the_account(owner, alice):
+    page = owner.get(address(alice))
+    (inline,) = page.context["inline_admin_formsets"]
+    sent = {"email": alice.email, "is_active": "on", "profile-TOTAL_FORMS": 1, "profile-INITIAL_FORMS": 1}
+    sent |= {"profile-0-id": inline.formset.forms[0].instance.pk, "profile-0-user": alice.pk}
+    owner.post(address(alice), sent | {"profile-0-display_name": MARKUP, "profile-0-daily_run_limit": 3})
+    profile = Profile.objects.get(user=alice)
+    assert (profile.daily_run_limit, profile.display_name) == (3, MARKUP)
+    for url in (LIST, address(alice)):
+        text = owner.get(url).content.decode()
+        assert "<script>alert" not in text
+        assert "&lt;script&gt;alert" in text
+        assert "avatar" not in text
+
+
+# -- Switching off -------------------------------------------------------------------------------------------
+
+
+def test_deactivated_account_is_signed_out_everywhere_at_once(owner, alice, start, client):
+    run = start()
+    client.force_login(alice)
+    token = {"X-Session-Token": client.session.session_key, "X-App-Key": "dev"}
+    app, asked = Client(), reverse("api:profile")
+    assert [client.get(run.get_absolute_url()).status_code, app.get(asked, headers=token).status_code] == [200, 200]
+    owner.post(LIST, {"action": "deactivate", "_selected_action": [alice.pk]})
+    answer = client.get(run.get_absolute_url())
+    assert (answer.status_code, answer.url.partition("?")[0]) == (302, reverse("account_login"))
+    assert app.get(asked, headers=token).status_code == 401
+    assert LogEntry.objects.get().change_message == "Deactivated."
+    owner.post(LIST, {"action": "activate", "_selected_action": [alice.pk]})
+    alice.refresh_from_db()
+    assert alice.is_active
+
+
+def test_nobody_switches_themselves_off_or_a_member_of_staff_without_being_superuser(owner, staff, alice):
+    boss = User.objects.get(is_superuser=True)
+    chosen = {"action": "deactivate", "_selected_action": [boss.pk]}
+    owner.post(LIST, chosen)
+    helper = staff("view_user", "change_user")
+    helper.post(LIST, chosen | {"_selected_action": [boss.pk, alice.pk]})
+    assert [User.objects.get(pk=user.pk).is_active for user in (boss, alice)] == [True, False]
+
+
+def test_staff_give_themselves_no_rights(staff, alice):
+    helper = staff("view_user", "change_user", "view_profile", "change_profile")
+    boss = User.objects.create_superuser("boss@example.com", "x")
+    helper.post(address(alice), {"email": alice.email, "is_active": "on", "is_superuser": "on", "is_staff": "on"})
+    alice.refresh_from_db()
+    assert (alice.is_superuser, alice.is_staff) == (False, False)
+    assert helper.post(address(boss), {"email": "mine@example.com"}).status_code == 403
+    assert helper.post(reverse("admin:auth_user_password_change", args=[boss.pk]), {}).status_code == 403
+
+
+# -- Deleting, and who may -----------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_deleting_an_account_deletes_its_pictures(owner, alice, start, work):
+    run = start()
+    work()
+    run.refresh_from_db()
+    names = [run.photo.file.name, run.result.name]
+    assert all(default_storage.exists(name) for name in names)
+    page = owner.get(reverse("admin:accounts_user_delete", args=[alice.pk]))
+    assert (page.context["perms_lacking"], dict(page.context["model_count"])["runs"]) == (set(), 1)
+    owner.post(reverse("admin:accounts_user_delete", args=[alice.pk]), {"post": "yes"})
+    assert [User.objects.filter(pk=alice.pk).count(), Photo.objects.count(), Run.objects.count()] == [0, 0, 0]
+    assert not any(default_storage.exists(name) for name in names)
+
+
+def test_pages_are_for_staff_who_may(client, alice, staff):
+    for url in (LIST, address(alice)):
+        client.logout()
+        assert reverse("account_login") in client.get(url).url
+        client.force_login(alice)
+        assert client.get(url, follow=True).status_code == 403
+        assert staff("view_run").get(url).status_code == 403
+        assert staff("view_user").get(url).status_code == 200
