@@ -77,7 +77,7 @@ def _reset(request: HttpRequest) -> HttpResponse:
     endpoints.close(endpoint)
     log.warning("circuit_reset", endpoint=endpoint.name, user_id=request.user.pk)
     LogEntry.objects.create(
-        user_id=request.user.pk,
+        user_id=request.user.pk or 0,
         action_flag=CHANGE,
         object_repr=f"Circuit of {endpoint.name}"[:200],
         change_message="Closed by hand.",

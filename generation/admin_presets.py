@@ -49,7 +49,7 @@ class LookForm(forms.ModelForm):
 
 @admin.register(Preset)
 class PresetAdmin(RememberedChanges, CatalogueInAndOut):
-    list_display = ["preview", "name", "slug", "mode", "category", "tag", "strength", "is_active", "position"]
+    list_display = ["preview", "name", "is_active", "position", "mode", "category", "strength", "tag", "slug"]
     list_display_links = ["preview", "name"]
     list_editable = ["is_active", "position"]
     list_filter = ["is_active", "mode", "category"]

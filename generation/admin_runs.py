@@ -31,7 +31,7 @@ CODES_OF_THE_SWEEP = ("deadline_exceeded", "worker_crashed", "worker_stopped", "
 class ErrorCodeFilter(admin.SimpleListFilter):
     """By the codes that there are, and not by those of all rows, which would be a long look."""
 
-    title = parameter_name = "error_code"
+    title, parameter_name = "error code", "error_code"
 
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> list[tuple[str, str]]:
         ours: list[type[GenerationError]] = [StorageUnavailable, InternalError, ProviderError]
@@ -73,6 +73,9 @@ class RunAdmin(admin.ModelAdmin):
     search_help_text = "A run's id, or a part of its user's e-mail address or of its preset's slug."
     date_hierarchy = "created_at"
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    # A user's page of a run is for that user.
+    view_on_site = False
     fieldsets = [
         ("Where it stands", {"fields": ["status", "phase", "error_code", "error_message", "error_retryable"]}),
         ("Work", {"fields": ["attempts", "crashes", "worker", "leased_until", "run_after", "cancel_requested_at"]}),

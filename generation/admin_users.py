@@ -39,8 +39,13 @@ class OwnersUserAdmin(UserAdmin):
     list_filter = ["is_active", KindFilter, "date_joined"]
     search_help_text = "A part of an e-mail address or of a name."
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
     readonly_fields = [*UserAdmin.readonly_fields, "kind", "used_today", "limit", "runs"]
-    fieldsets = [*UserAdmin.fieldsets, ("Runs", {"fields": ["kind", "used_today", "limit", "runs"]})]
+    fieldsets = [
+        UserAdmin.fieldsets[0],
+        ("Runs", {"fields": ["kind", "used_today", "limit", "runs"]}),
+        *UserAdmin.fieldsets[1:],
+    ]
     actions = ["deactivate", "activate"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
@@ -66,9 +71,9 @@ class OwnersUserAdmin(UserAdmin):
     @admin.display(description="daily limit")
     def limit(self, user: User) -> str:
         profile = getattr(user, "profile", None)
-        limit = services.daily_limit(profile) if profile else None
-        own = bool(profile) and profile.daily_run_limit is not None
-        return "" if limit is None else f"{limit or 'none'}{' (own)' if own else ''}"
+        if profile is None:
+            return ""
+        return f"{services.daily_limit(profile) or 'none'}{'' if profile.daily_run_limit is None else ' (own)'}"
 
     @admin.display(description="runs")
     def runs(self, user: User) -> SafeString:

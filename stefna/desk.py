@@ -10,6 +10,7 @@ from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
@@ -54,6 +55,6 @@ class Desk(admin.AdminSite):
         pages = [path(page.route, self.admin_view(page.view), name=page.name) for page in PAGES]
         return [*pages, *super().get_urls()]
 
-    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         pages = [page for page in PAGES if page.may_see(request)]
         return super().index(request, {"desk_pages": pages} | (extra_context or {}))

@@ -40,10 +40,11 @@ def listen() -> None:
         sys.stdout.flush()
 
 
-def member(password: str = "") -> dict[str, str]:
-    """Make somebody with an account, who is signed in by a cookie."""
+def member(password: str = "", owner: bool = False) -> dict[str, str]:
+    """Make somebody with an account, or the owner, who is signed in by a cookie."""
     email = f"alma.{uuid.uuid4().hex[:12]}@example.com"
-    user = User.objects.create_user(email, password or None)
+    make = User.objects.create_superuser if owner else User.objects.create_user
+    user = make(email, password or None)
     Profile.objects.filter(user=user).update(display_name="Alma")
     client = Client()
     client.force_login(user)
