@@ -28,7 +28,8 @@ def differences(entry: LogEntry) -> list[tuple[str, list[tuple[str, str]]]]:
         parts = json.loads(entry.change_message)
     except ValueError:
         return []
-    values = [part["changed"].get("values", {}) for part in parts if "changed" in part] if parts else []
+    changes = [part.get("changed", {}) for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    values = [change.get("values", {}) for change in changes]
     return [(name.replace("_", " "), lines(*pair)) for some in values for name, pair in some.items()]
 
 
@@ -38,9 +39,11 @@ def lines(old: Any, new: Any) -> list[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, dict):
+    if isinstance(value, dict | list):
         return recipe_text(value)
-    return {None: "none", True: "yes", False: "no", "": "(empty)"}.get(value, str(value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value) or "(empty)"
 
 
 class RememberedChanges(admin.ModelAdmin):

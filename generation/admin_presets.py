@@ -136,17 +136,15 @@ class PresetAdmin(RememberedChanges, CatalogueInAndOut):
         context |= {
             "samples": photos.SAMPLES,
             "is_paid": tryout.is_paid(),
-            "may_try": self._may_try(request),
+            # Who may only look has no fields to try out.
+            "may_try": self.has_change_permission(request) if preset else self.has_add_permission(request),
             "problems": preset.problems if preset else [],
         }
         return super().render_change_form(request, context, **options)
 
-    def _may_try(self, request: HttpRequest) -> bool:
-        return self.has_change_permission(request) or self.has_add_permission(request)
-
     def try_out(self, request: HttpRequest) -> HttpResponse:
         """Answer with the picture that the form's values make of a sample, or with what is wrong with them."""
-        if not self._may_try(request):
+        if not (self.has_change_permission(request) or self.has_add_permission(request)):
             raise PermissionDenied
         form = LookForm(request.POST)
         if not form.is_valid():

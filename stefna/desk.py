@@ -20,23 +20,19 @@ from generation import admin_circuits
 
 @dataclass(frozen=True)
 class Page:
-    """A page for staff: where it is below the admin's address, and for whom the index has a link to it."""
+    """A page for staff that is about no single row, and for whom the index has a link to it."""
 
     title: str
+    url_name: str
     sentence: str
-    name: str
-    route: str
-    view: Callable[..., HttpResponse]
     may_see: Callable[[HttpRequest], bool]
 
 
 PAGES = [
     Page(
         "Circuits",
+        "admin:circuits",
         "Which endpoints of the picture service are being skipped, and since when.",
-        "circuits",
-        "circuits/",
-        admin_circuits.circuits,
         admin_circuits.may_see,
     ),
 ]
@@ -52,8 +48,10 @@ class Desk(admin.AdminSite):
         return super().login(request, extra_context)
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
-        pages = [path(page.route, self.admin_view(page.view), name=page.name) for page in PAGES]
-        return [*pages, *super().get_urls()]
+        return [
+            path("circuits/", self.admin_view(admin_circuits.circuits), name="circuits"),
+            *super().get_urls(),
+        ]
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         pages = [page for page in PAGES if page.may_see(request)]

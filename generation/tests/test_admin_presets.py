@@ -12,6 +12,7 @@ from PIL import Image
 
 from conftest import asked_for
 from generation import provenance, tryout
+from generation.admin_history import differences
 from generation.models import Preset, Run
 from generation.providers import aiml
 
@@ -199,6 +200,26 @@ def test_broken_row_is_left_out_and_logged_and_its_owner_can_mend_it(owner, clie
 
 
 # -- Copies, slugs, history ----------------------------------------------------------------------------------
+
+
+def test_history_tells_numbers_from_yes_and_no_and_takes_any_message(owner, preset):
+    values = {"position": [0, 1], "is_active": [True, False], "recipe": [[], {}]}
+    values |= {"default_seed": [None, 7], "tag": ["", "x"]}
+    entry = LogEntry(change_message=json.dumps([{"changed": {"values": values}}, {"added": {}}, "odd", 1]))
+    assert differences(entry) == [
+        ("position", [("-", "0"), ("+", "1")]),
+        ("is active", [("-", "yes"), ("+", "no")]),
+        ("recipe", [("-", "[]"), ("+", "{}")]),
+        ("default seed", [("-", "none"), ("+", "7")]),
+        ("tag", [("-", "(empty)"), ("+", "x")]),
+    ]
+    for said in ("", "Deactivated.", "7", '"text"', "{}", "null", '[{"changed": {}}]'):
+        assert differences(LogEntry(change_message=said)) == []
+
+
+def test_who_may_only_look_sees_no_try_out(staff, preset):
+    assert 'id="try-out"' not in staff("view_preset", "add_preset").get(address(preset)).content.decode()
+    assert 'id="try-out"' in staff("view_preset", "add_preset").get(ADD).content.decode()
 
 
 def test_copy_is_a_form_with_another_slug_and_not_active(owner, preset):
