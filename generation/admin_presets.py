@@ -47,6 +47,15 @@ class LookForm(forms.ModelForm):
         fields = ("prompt", "negative_prompt", "strength", "default_seed", "recipe")
 
 
+class RowForm(forms.ModelForm):
+    """A preset's row of the list, where a column's head alone would say what a field is."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for name, field in self.fields.items():
+            field.widget.attrs["aria-label"] = f"{field.label or name} of {self.instance}"
+
+
 @admin.register(Preset)
 class PresetAdmin(RememberedChanges, CatalogueInAndOut):
     list_display = ["preview", "name", "is_active", "position", "mode", "category", "strength", "tag", "slug"]
@@ -64,14 +73,15 @@ class PresetAdmin(RememberedChanges, CatalogueInAndOut):
         ("The look", {"fields": ["prompt", "negative_prompt", "strength", "default_seed", "recipe"]}),
     ]
 
-    @admin.display(description="")
+    @admin.display(description="picture")
     def preview(self, preset: Preset) -> SafeString:
         if preset.problems:
             lines = format_html_join("", "<li>{}</li>", ([problem] for problem in preset.problems))
             return format_html('<ul class="errorlist">{}</ul>', lines)
         address = reverse("admin:generation_preset_preview", args=[preset.pk])
         version = int(preset.updated_at.timestamp())
-        return format_html('<img src="{}?v={}" alt="" width="64" height="64" loading="lazy">', address, version)
+        picture = '<img src="{}?v={}" alt="{}" width="64" height="64" loading="lazy">'
+        return format_html(picture, address, version, preset.name)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Preset | None = None) -> list[str]:
         return ["slug"] if obj else []
@@ -83,6 +93,9 @@ class PresetAdmin(RememberedChanges, CatalogueInAndOut):
             path("<int:pk>/preview", view(self.preview_picture, cacheable=True), name="generation_preset_preview"),
             *super().get_urls(),
         ]
+
+    def get_changelist_form(self, request: HttpRequest, **options: Any) -> type[forms.ModelForm]:
+        return super().get_changelist_form(request, **{"form": RowForm} | options)
 
     # -- The list ------------------------------------------------------------------------------------------
 
