@@ -19,37 +19,11 @@ from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST, require_safe
 
 from generation import pictures, services
+from generation.admin_run_filters import DayFilter, ErrorCodeFilter, PresetFilter, ProviderFilter
 from generation.catalogue import recipe_text
-from generation.exceptions import GenerationError, InternalError, ProviderError, StorageUnavailable
-from generation.models import Preset, Run
+from generation.exceptions import GenerationError
+from generation.models import Run
 from generation.timeline import bar, timeline
-
-# Said by what looks after runs, and no exception's.
-CODES_OF_THE_SWEEP = ("deadline_exceeded", "worker_crashed", "worker_stopped", "engine_failed")
-
-
-class ErrorCodeFilter(admin.SimpleListFilter):
-    """By the codes that there are, and not by those of all rows, which would be a long look."""
-
-    title, parameter_name = "error code", "error_code"
-
-    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> list[tuple[str, str]]:
-        ours: list[type[GenerationError]] = [StorageUnavailable, InternalError, ProviderError]
-        codes = {error.code for error in [*ours, *ProviderError.__subclasses__()]}
-        return [(code, code) for code in sorted(codes.union(CODES_OF_THE_SWEEP))]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Run]) -> QuerySet[Run]:
-        return queryset.filter(error_code=self.value()) if self.value() else queryset
-
-
-class PresetFilter(admin.SimpleListFilter):
-    title, parameter_name = "preset", "preset_slug"
-
-    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin) -> list[tuple[str, str]]:
-        return list(Preset.objects.order_by("name").values_list("slug", "name"))
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Run]) -> QuerySet[Run]:
-        return queryset.filter(preset_slug=self.value()) if self.value() else queryset
 
 
 @admin.register(Run)
@@ -67,11 +41,10 @@ class RunAdmin(admin.ModelAdmin):
         "total_ms",
         "cached",
     ]
-    list_filter = ["status", ErrorCodeFilter, PresetFilter, "provider", "cached", "created_at"]
+    list_filter = ["status", ErrorCodeFilter, PresetFilter, ProviderFilter, "cached", DayFilter]
     list_select_related = ["user__profile"]
     search_fields = ["id", "user__email", "preset_slug"]
     search_help_text = "A run's id, or a part of its user's e-mail address or of its preset's slug."
-    date_hierarchy = "created_at"
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     # A user's page of a run is for that user.
@@ -116,7 +89,7 @@ class RunAdmin(admin.ModelAdmin):
         return format_html('<pre class="recipe">{}</pre>', recipe_text(run.recipe))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
-        return super().get_queryset(request).select_related("user__profile", "photo", "retry_of", "retried_by")
+        return super().get_queryset(request).select_related("user__profile", "photo")
 
     def render_change_form(  # type: ignore[override]
         self, request: HttpRequest, context: dict[str, Any], **options: Any

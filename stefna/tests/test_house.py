@@ -12,7 +12,8 @@ APPS = ["accounts", "notifications", "generation", "stefna"]
 # Inside generation, a layer may import itself and what stands below it.
 LAYERS = [
     {"views", "views_history", "views_profile", "pictures", "context_processors", "admin", "urls"}
-    | {"admin_presets", "admin_history", "admin_catalogue", "admin_runs", "admin_users", "admin_circuits"}
+    | {"admin_presets", "admin_history", "admin_catalogue", "admin_circuits"}
+    | {"admin_runs", "admin_run_filters", "admin_users"}
     | {"api", "api_profile", "serializers", "tasks", "sweep", "management"},
     {"services", "showing", "tryout"},
     {"attempts", "queue"},
