@@ -380,6 +380,7 @@ class Run(models.Model):
             models.Index(fields=["fingerprint"], condition=Q(status="succeeded"), name="run_reusable"),
             models.Index(fields=["result"], condition=~Q(result=""), name="run_result"),
             models.Index(fields=["-created_at"], condition=Q(status="succeeded", cached=False), name="run_recent"),
+            models.Index(fields=["finished_at"], condition=Q(finished_at__isnull=False), name="run_ended"),
             models.Index(
                 fields=["deleted_at"], condition=Q(deleted_at__isnull=False) & ~Q(result=""), name="run_binned"
             ),
@@ -566,3 +567,21 @@ class IdempotencyKey(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class CountedRuns(models.Model):
+    """The numbers of all runs that ended in one hour or day (UTC), so that nobody has to read their rows again."""
+
+    class Step(models.TextChoices):
+        HOUR = "hour"
+        DAY = "day"
+
+    step = models.CharField(max_length=4, choices=Step.choices)
+    start = models.DateTimeField()
+    numbers = models.JSONField(help_text="By preset and by user; generation/metrics.py writes and reads them.")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["step", "start"], name="runs_counted_once")]
+
+    def __str__(self) -> str:
+        return f"{self.step} of {self.start:%Y-%m-%d %H:%M}"

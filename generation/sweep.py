@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_noop
 
 from accounts.models import User
-from generation import attempts, photos, queue, services
+from generation import attempts, metrics, photos, queue, services
 from generation.models import IdempotencyKey, Photo, Run, database_time
 
 log = structlog.get_logger("generation")
@@ -105,13 +105,16 @@ def _is_alive(worker: str) -> bool:
 
 
 def clean_up() -> dict[str, int]:
-    """Delete what nobody needs any more; return how many of each."""
+    """Delete what nobody needs any more, and keep the numbers of what is over; return how many of each."""
+    # First: the runs of expired guests count too.
+    counted = metrics.roll_up()
     expired_keys, _ = IdempotencyKey.objects.filter(created_at__lt=timezone.now() - KEY_LIFETIME).delete()
     guests = 0
     for guest in User.objects.expired_guests():
         guest.delete()
         guests += 1
     return {
+        "counted_periods": counted,
         "expired_keys": expired_keys,
         "expired_guests": guests,
         "binned_runs": services.empty_bin(),

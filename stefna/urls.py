@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from generation import views_metrics
 from stefna.manifest import manifest
 
 urlpatterns = [
@@ -10,6 +11,8 @@ urlpatterns = [
     path("", include("notifications.urls")),
     path("manifest.webmanifest", manifest, name="manifest"),
     path("account/", include("accounts.urls")),
+    path("admin/metrics/", admin.site.admin_view(views_metrics.page), name="metrics_page"),
+    path("admin/metrics/<slug:table>.csv", admin.site.admin_view(views_metrics.download), name="metrics_csv"),
     path("admin/", admin.site.urls),
     path("_allauth/", include("allauth.headless.urls")),
     path("api/", include("stefna.api")),

@@ -11,13 +11,14 @@ APPS = ["accounts", "notifications", "generation", "stefna"]
 
 # Inside generation, a layer may import itself and what stands below it.
 LAYERS = [
-    {"views", "views_history", "views_profile", "pictures", "context_processors", "admin", "urls"}
+    {"views", "views_history", "views_profile", "views_metrics", "pictures", "context_processors", "admin", "urls"}
     | {"admin_presets", "admin_history", "admin_catalogue", "admin_circuits"}
     | {"admin_runs", "admin_run_filters", "admin_users"}
     | {"api", "api_profile", "serializers", "tasks", "sweep", "management"},
     {"services", "showing", "tryout"},
     {"attempts", "queue"},
-    {"models", "forms", "metrics", "modes", "photos", "catalogue", "timeline", "provenance", "providers"},
+    {"figures", "waiting", "charts", "metrics", "histogram"}
+    | {"models", "forms", "modes", "photos", "catalogue", "timeline", "provenance", "providers"},
     {"engine"},
     {"exceptions", "apps"},
 ]
