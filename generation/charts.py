@@ -105,7 +105,7 @@ def _slots(steps: Sequence[str], series: Mapping[str, Sequence[float | None]], s
 
 
 def _heights(highest: float, say: Format) -> list[str]:
-    return [say(highest), say(highest / 2), say(0)]
+    return [say(value).replace(".0 ", " ") for value in (highest, highest / 2, 0)]
 
 
 def _ends(steps: Sequence[str]) -> list[str]:

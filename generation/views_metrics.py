@@ -40,7 +40,7 @@ SPANS = {
 }
 DEFAULT = "24h"
 # Of a table that may be long; all of it is in the CSV file.
-ROWS_SHOWN = 25
+ROWS_SHOWN = 12
 
 
 def may_see(request: HttpRequest) -> bool:
