@@ -1,6 +1,7 @@
 """Waking whoever works on runs. What there is to do is in the rows; this only says that one has been written."""
 
 import threading
+import time
 import uuid
 from collections.abc import Iterable
 from datetime import timedelta
@@ -8,12 +9,14 @@ from datetime import timedelta
 import structlog
 from celery import current_app
 from django.conf import settings
+from django.core.cache import cache
 from kombu.exceptions import OperationalError
 
 log = structlog.get_logger("generation")
 
 PROCESS = "generation.process"
 CLEAN_UP = "generation.clean_up"
+SEEN_SECONDS = 24 * 3600
 
 
 class Bell:
@@ -35,6 +38,16 @@ class Bell:
 
 
 bell = Bell()
+
+
+def say_worker_is_there() -> None:
+    """Remember that a worker looks for work, where whoever keeps watch can see it."""
+    cache.set("worker_seen", time.time(), SEEN_SECONDS)
+
+
+def worker_seen() -> float:
+    """Return when any worker last looked for work, in seconds of the epoch; 0 when none did for a day."""
+    return float(cache.get("worker_seen") or 0)
 
 
 def wake(run_ids: Iterable[uuid.UUID] = (), *, after: timedelta = timedelta()) -> None:

@@ -181,6 +181,7 @@ class Worker:
 
     def _tend(self) -> None:
         """Take over what died, and tell workers again of what waits; without beat, clean up from time to time."""
+        queue.say_worker_is_there()
         sweep.take_over_lost_runs()
         sweep.wake_waiting_runs()
         if not settings.CELERY_BROKER_URL and sweep.is_clean_up_due():

@@ -33,6 +33,10 @@ class SteadyRedisCache(RedisCache):
         self.__dict__["_cache"] = _clients.setdefault(server, super()._cache)
         self._own = LocMemCache("redis-is-away", {"OPTIONS": {"MAX_ENTRIES": 10_000}})
 
+    def ping(self) -> None:
+        """Ask Redis itself. Raises RedisError or OSError while it is away."""
+        self._cache.get_client(None, write=True).ping()
+
     def _call(self, name: str, *arguments: Any, **options: Any) -> Any:
         now = time.monotonic()
         if now >= _Absence.until:

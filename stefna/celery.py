@@ -3,7 +3,9 @@
 import os
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_ready
+
+from stefna import counters
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "stefna.settings")
 app = Celery("stefna")
@@ -14,3 +16,8 @@ app.autodiscover_tasks()
 @setup_logging.connect
 def keep_our_logging(**signal: object) -> None:
     """Keep Celery from setting up logging of its own: every line of the process has one shape."""
+
+
+@worker_ready.connect
+def fold_counters(**signal: object) -> None:
+    counters.fold()

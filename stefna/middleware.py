@@ -1,6 +1,7 @@
 """What happens to every request before a view sees it."""
 
 import re
+import time
 import uuid
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ from django.utils.translation import gettext as _
 from django_htmx.http import HttpResponseClientRedirect
 
 from generation import photos
-from stefna import problems
+from stefna import counters, problems
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
@@ -26,14 +27,16 @@ FORM_OVERHEAD_BYTES = 200_000
 
 
 def request_context(get_response: GetResponse) -> GetResponse:
-    """Give each request an id that its log lines and its answer carry."""
+    """Give each request an id that its log lines and its answer carry, and count it."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         given = request.headers.get("X-Request-ID", "")
         request_id = given if re.fullmatch(r"[\w-]{8,64}", given, re.ASCII) else uuid.uuid4().hex
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        started = time.monotonic()
         response = get_response(request)
+        counters.count_request(request, response, time.monotonic() - started)
         response["X-Request-ID"] = request_id
         return response
 

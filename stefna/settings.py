@@ -4,6 +4,7 @@ The variables and their defaults are listed in .env.example, and a test holds th
 """
 
 import logging.config
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -11,6 +12,8 @@ from urllib.parse import parse_qsl, urlsplit
 import environ
 import structlog
 from django.core.exceptions import ImproperlyConfigured
+
+from stefna import counters
 
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -60,6 +63,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "stefna.middleware.request_context",
+    "stefna.health.answer_probes",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -159,7 +163,13 @@ STATIC_ROOT = BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = DEBUG
 
-for directory in (MEDIA_ROOT, FILE_UPLOAD_TEMP_DIR, STATIC_ROOT):
+# Where the processes of this host count for /metrics, each in files of its own.
+COUNTERS_DIR = STATE_DIR / "counters"
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(COUNTERS_DIR)
+# Who may read /metrics, and which part is not ready, as Authorization: Bearer …; without one only staff may.
+METRICS_TOKEN = env("METRICS_TOKEN", default="")
+
+for directory in (MEDIA_ROOT, FILE_UPLOAD_TEMP_DIR, COUNTERS_DIR, STATIC_ROOT):
     directory.mkdir(parents=True, exist_ok=True)
 
 # -- Services that pictures are made with ----------------------------------------------------------------
@@ -408,7 +418,7 @@ _log_steps: list[Any] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
 ]
 structlog.configure(
-    processors=[*_log_steps, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+    processors=[*_log_steps, counters.count_event, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
     logger_factory=structlog.stdlib.LoggerFactory(),
     cache_logger_on_first_use=True,
 )

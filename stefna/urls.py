@@ -4,12 +4,16 @@ from django.contrib import admin
 from django.urls import include, path
 
 from generation import views_metrics
+from stefna import health
 from stefna.manifest import manifest
 
 urlpatterns = [
     path("", include("generation.urls")),
     path("", include("notifications.urls")),
     path("manifest.webmanifest", manifest, name="manifest"),
+    path("healthz/live", health.live, name="live"),
+    path("healthz/ready", health.ready, name="ready"),
+    path("metrics", health.metrics, name="metrics"),
     path("account/", include("accounts.urls")),
     path("admin/metrics/", admin.site.admin_view(views_metrics.page), name="metrics_page"),
     path("admin/metrics/<slug:table>.csv", admin.site.admin_view(views_metrics.download), name="metrics_csv"),

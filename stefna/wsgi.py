@@ -10,6 +10,9 @@ application = get_wsgi_application()
 from django.conf import settings  # noqa: E402  (read only once the application is set up)
 
 from generation import tasks  # noqa: E402
+from stefna import counters  # noqa: E402
+
+counters.fold()
 
 if not settings.CELERY_BROKER_URL:
     tasks.start_worker()
