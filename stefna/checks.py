@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
+SHORTEST_TOKEN = 20
+
 
 @register
 def services_are_whole(**options: Any) -> list[CheckMessage]:
@@ -83,6 +85,14 @@ def nothing_of_development_is_on(**options: Any) -> list[CheckMessage]:
         )
     if settings.DEV_ALLOW_NOAUTH:
         found.append(Error("DEV_ALLOW_NOAUTH is on.", hint="It is for a developer's machine.", id="stefna.E005"))
+    if settings.METRICS_TOKEN and len(settings.METRICS_TOKEN) < SHORTEST_TOKEN:
+        found.append(
+            Warning(
+                "METRICS_TOKEN is short enough to be guessed.",
+                hint=f"Use {SHORTEST_TOKEN} characters or more, or none: then only staff may read the numbers.",
+                id="stefna.W007",
+            )
+        )
     bases = [base for base, _, _ in settings.AIML_ENDPOINTS] or [settings.AIML_API_BASE]
     if any(not base.startswith("https://") for base in bases):
         found.append(Warning("The AIML key would travel without encryption.", hint="Use https://.", id="stefna.W002"))

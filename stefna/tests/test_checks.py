@@ -56,6 +56,7 @@ def test_production_environment_is_clean(tmp_path):
         ({"SITE_URL": "stefna.example"}, "Links in e-mails lead to stefna.example."),
         ({"GOOGLE_CLIENT_ID": "id"}, "Sign-in with Google is set by halves."),
         ({"APPLE_CLIENT_ID": "id", "APPLE_KEY_ID": "key"}, "Set APPLE_TEAM_ID, APPLE_PRIVATE_KEY as well"),
+        ({"METRICS_TOKEN": "short"}, "METRICS_TOKEN is short enough to be guessed."),
         ({"DEBUG": "1"}, "You should not have DEBUG set to True"),
         ({"SECRET_KEY": "short"}, "Your SECRET_KEY has less than 50 characters"),
     ],
