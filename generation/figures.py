@@ -162,29 +162,33 @@ def _presets(span: Span) -> Table:
     rows = [
         # A run by somebody's own words has no preset.
         [names.get(slug, slug) or "Own words", *_counts(one), one.success_rate, *_classes(one), *_times(one, *TYPICAL)]
-        for slug, one in _busiest(span.whole.presets)
+        for slug, one in _busiest(span.presets)
     ]
     return Table("presets", "By preset", columns, rows)
 
 
 def _users(span: Span) -> Table:
-    busiest = _busiest(span.whole.users)
-    emails = dict(User.objects.filter(pk__in=[key for key, _ in busiest]).values_list("pk", "email"))
+    busiest, there_are = span.busiest_users(MOST_USERS)
+    emails = dict(User.objects.filter(pk__in=list(busiest)).values_list("pk", "email"))
     columns = [text("User"), *COUNTS, RATE, *_time_columns(*TOTALS)]
     rows = [
         [_who(int(key), emails), *_counts(numbers), numbers.success_rate, *_times(numbers, *TOTALS)]
-        for key, numbers in busiest
+        for key, numbers in busiest.items()
     ]
-    note = f"The {MOST_USERS} with the most runs of {len(span.whole.users):,}."
-    return Table("users", "By user", columns, rows, note if len(span.whole.users) > MOST_USERS else "")
+    note = (
+        f"There were {there_are:,}; the {MOST_USERS} with the most runs are counted here."
+        if there_are > MOST_USERS
+        else ""
+    )
+    return Table("users", "By user", columns, rows, note)
 
 
 # Who has asked for a picture once is of no interest here, and there may be many of them.
 MOST_USERS = 200
 
 
-def _busiest(group: Mapping[str, Numbers]) -> list[tuple[str, Numbers]]:
-    return sorted(group.items(), key=lambda pair: (-pair[1].ended, pair[0]))[:MOST_USERS]
+def _busiest(presets: Mapping[str, Numbers]) -> list[tuple[str, Numbers]]:
+    return sorted(presets.items(), key=lambda pair: (-pair[1].ended, pair[0]))
 
 
 def _who(pk: int, emails: Mapping[int, str | None]) -> str:

@@ -12,20 +12,21 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, Min, QuerySet
-from django.db.models.functions import TruncHour
+from django.db.models import Count, QuerySet
+from django.db.models.functions import Trunc
 from django.utils import timezone
 
 from generation.histogram import Histogram, bucket_of, percentile
 from generation.models import CountedRuns, Run, database_now
 
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-STEPS = {CountedRuns.Step.HOUR: HOUR, CountedRuns.Step.DAY: DAY}
+Step = CountedRuns.Step
+LENGTH = {Step.HOUR: timedelta(hours=1), Step.DAY: timedelta(days=1)}
+HOURS_A_DAY = 24
 PHASES = ("queue", "upload", "model", "store", "total")
 # The clock of a worker, which says when a run ended, may be an hour slow: only then is an hour surely over.
 SETTLED = timedelta(hours=3)
-# The longest span that is asked for, and a day more.
-KEPT = timedelta(days=31)
+# What is asked for, and a day more: 24 hours, of yesterday too until it is kept as a day, and 30 days.
+KEPT = {Step.HOUR: timedelta(hours=48), Step.DAY: timedelta(days=31)}
 
 SUCCEEDED, CANCELLED, REUSED = "succeeded", "cancelled", "reused"
 CLASSES = {
@@ -46,6 +47,9 @@ CLASSES = {
 _CLASS_OF = {code: name for name, codes in CLASSES.items() for code in codes}
 # By error code, which an owner may look up; classes are made of them when somebody looks.
 Outcomes = Counter[str]
+# Numbers by preset or by user, and both of them, as they are kept.
+Group = Mapping[str, Mapping[str, Any]]
+Counted = Mapping[str, Group]
 
 
 def class_of(code: str) -> str:
@@ -113,13 +117,12 @@ class Period:
     presets: dict[str, Numbers] = field(default_factory=lambda: defaultdict(Numbers))
     users: dict[str, Numbers] = field(default_factory=lambda: defaultdict(Numbers))
 
-    def add(self, kept: Mapping[str, Any]) -> None:
-        """Add what `as_json` returned."""
+    def add(self, counted: Counted) -> None:
         for mine, group in ((self.presets, "presets"), (self.users, "users")):
-            for key, numbers in kept.get(group, {}).items():
-                mine[key].add(numbers["outcomes"], numbers["times"])
+            for key, numbers in counted[group].items():
+                mine[key].add(**numbers)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Counted:
         groups = {"presets": self.presets, "users": self.users}
         return {
             name: {key: {"outcomes": numbers.outcomes, "times": numbers.times} for key, numbers in group.items()}
@@ -130,28 +133,28 @@ class Period:
 # -- From rows -------------------------------------------------------------------------------------------------
 
 
-def from_rows(begin: datetime, end: datetime) -> dict[datetime, Period]:
-    """Count the runs that ended in these hours, each hour that has any."""
+def from_rows(begin: datetime, end: datetime, step: Step = Step.HOUR) -> dict[datetime, Period]:
+    """Count the runs that ended in these hours or days; one in which none did is left out."""
     periods: dict[datetime, Period] = defaultdict(Period)
     ended = Run.objects.filter(finished_at__gte=begin, finished_at__lt=end).order_by()
-    ended = ended.annotate(hour=TruncHour("finished_at", tzinfo=UTC))
+    ended = ended.annotate(start=Trunc("finished_at", step.value, tzinfo=UTC))
     for group, column in (("presets", "preset_slug"), ("users", "user_id")):
-        asked = ended.values_list("hour", column, "status", "cached", "error_code").annotate(Count("pk"))
-        for hour, key, status, cached, code, number in asked:
+        asked = ended.values_list("start", column, "status", "cached", "error_code").annotate(Count("pk"))
+        for start, key, status, cached, code, number in asked:
             outcome = REUSED if cached else code if status == Run.Status.FAILED else status
-            getattr(periods[hour], group)[str(key)].outcomes[outcome] += number
+            getattr(periods[start], group)[str(key)].outcomes[outcome] += number
     for phase in PHASES:
-        for hour, key, bucket, number in _times(ended, phase, "preset_slug"):
-            periods[hour].presets[key].times[phase][str(bucket)] = number
-    for hour, key, bucket, number in _times(ended, "total", "user_id"):
-        periods[hour].users[str(key)].times["total"][str(bucket)] = number
+        for start, key, bucket, number in _times(ended, phase, "preset_slug"):
+            periods[start].presets[key].times[phase][str(bucket)] = number
+    for start, key, bucket, number in _times(ended, "total", "user_id"):
+        periods[start].users[str(key)].times["total"][str(bucket)] = number
     return dict(periods)
 
 
 def _times(ended: QuerySet[Run], phase: str, key: str) -> Iterator[tuple[datetime, Any, int, int]]:
     column = f"{phase}_ms"
     made = ended.filter(status=Run.Status.SUCCEEDED, cached=False, **{f"{column}__isnull": False})
-    yield from made.annotate(bucket=bucket_of(column)).values_list("hour", key, "bucket").annotate(Count("pk"))
+    yield from made.annotate(bucket=bucket_of(column)).values_list("start", key, "bucket").annotate(Count("pk"))
 
 
 # -- Kept counts -----------------------------------------------------------------------------------------------
@@ -163,51 +166,56 @@ def roll_up() -> int:
     They are made from the rows anew each time, so it does no harm to do it twice, or two at once.
     """
     now = database_now()
-    first = Run.objects.filter(finished_at__gte=now - KEPT).aggregate(Min("finished_at"))["finished_at__min"]
     written = 0
-    if first is not None:
-        # A day at a time, so that an installation that begins to count does not hold a month of it in memory.
-        for day in _starts(_floor(first, DAY), now, DAY):
-            written += _keep_hours(max(day, _floor(first, HOUR)), min(day + DAY, _floor(now, HOUR)), now)
-            if day + DAY <= now:
-                written += _keep_day(day, now)
-    CountedRuns.objects.filter(start__lt=now - KEPT - DAY).delete()
+    if Run.objects.filter(finished_at__gte=now - KEPT[Step.DAY]).exists():
+        # Hours first, because a day is made of its hours if they are all there.
+        for step in (Step.HOUR, Step.DAY):
+            starts = _starts(_floor(now - KEPT[step], step), _floor(now, step), step)
+            for start, period in _finished(step, _not_kept(step, starts, now)):
+                _keep(step, start, period)
+                written += 1
+    for step, long in KEPT.items():
+        CountedRuns.objects.filter(step=step, start__lt=now - long - LENGTH[step]).delete()
     return written
 
 
-def _keep_hours(begin: datetime, end: datetime, now: datetime) -> int:
-    missing = _not_kept(CountedRuns.Step.HOUR, _starts(begin, end, HOUR), now)
-    if not missing:
-        return 0
-    counted = from_rows(missing[0], missing[-1] + HOUR)
-    return _keep(CountedRuns.Step.HOUR, {start: counted.get(start, Period()) for start in missing})
-
-
-def _keep_day(day: datetime, now: datetime) -> int:
-    if not _not_kept(CountedRuns.Step.DAY, [day], now):
-        return 0
-    whole = Period()
-    for numbers in _kept(CountedRuns.Step.HOUR, _starts(day, day + DAY, HOUR)).values():
-        whole.add(numbers)
-    return _keep(CountedRuns.Step.DAY, {day: whole})
-
-
-def _not_kept(step: CountedRuns.Step, starts: Iterable[datetime], now: datetime) -> list[datetime]:
+def _not_kept(step: Step, starts: Iterable[datetime], now: datetime) -> list[datetime]:
     starts = list(starts)
-    settled = now - SETTLED - STEPS[step]
+    settled = now - SETTLED - LENGTH[step]
     kept = set(CountedRuns.objects.filter(step=step, start__in=starts).values_list("start", flat=True))
     return [start for start in starts if start not in kept or start > settled]
 
 
-def _keep(step: CountedRuns.Step, periods: Mapping[datetime, Period]) -> int:
-    rows = [CountedRuns(step=step, start=start, numbers=period.as_json()) for start, period in periods.items()]
+def _finished(step: Step, starts: list[datetime]) -> Iterator[tuple[datetime, Period]]:
+    """Count hours, at once; and days, each by itself: an installation may begin with a month of them."""
+    if step == Step.HOUR and starts:
+        counted = from_rows(starts[0], starts[-1] + LENGTH[step])
+        yield from ((start, counted.get(start, Period())) for start in starts)
+    elif step == Step.DAY:
+        yield from ((start, _day(start)) for start in starts)
+
+
+def _day(start: datetime) -> Period:
+    end = start + LENGTH[Step.DAY]
+    hours = _kept(Step.HOUR, _starts(start, end, Step.HOUR))
+    if len(hours) < HOURS_A_DAY:
+        return from_rows(start, end, Step.DAY).get(start, Period())
+    day = Period()
+    for counted in hours.values():
+        day.add(counted)
+    return day
+
+
+def _keep(step: Step, start: datetime, period: Period) -> None:
     CountedRuns.objects.bulk_create(
-        rows, update_conflicts=True, unique_fields=["step", "start"], update_fields=["numbers"]
+        [CountedRuns(step=step, start=start, numbers=period.as_json())],
+        update_conflicts=True,
+        unique_fields=["step", "start"],
+        update_fields=["numbers"],
     )
-    return len(rows)
 
 
-def _kept(step: CountedRuns.Step, starts: Iterable[datetime]) -> dict[datetime, Any]:
+def _kept(step: Step, starts: Iterable[datetime]) -> dict[datetime, Counted]:
     rows = CountedRuns.objects.filter(step=step, start__in=list(starts))
     return dict(rows.values_list("start", "numbers"))
 
@@ -220,49 +228,71 @@ class Span:
     """The numbers of some hours or days: of each, the oldest first, and of all of them by preset and by user."""
 
     steps: dict[datetime, Numbers]
-    whole: Period = field(default_factory=Period)
+    presets: dict[str, Numbers] = field(default_factory=lambda: defaultdict(Numbers))
+    # As they were kept: there may be many users, and few of them are of interest.
+    users: list[Group] = field(default_factory=list)
 
     @property
     def all(self) -> Numbers:
         return Numbers.sum(self.steps.values())
 
-    def add(self, start: datetime, counted: Mapping[str, Any]) -> None:
-        self.whole.add(counted)
-        for numbers in counted.get("presets", {}).values():
-            self.steps[start].add(numbers["outcomes"], numbers["times"])
+    def add(self, start: datetime, counted: Counted) -> None:
+        for slug, numbers in counted["presets"].items():
+            self.presets[slug].add(**numbers)
+            self.steps[start].add(**numbers)
+        self.users.append(counted["users"])
+
+    def busiest_users(self, most: int) -> tuple[dict[str, Numbers], int]:
+        """Return the users with the most runs, those first, and how many users there were."""
+        ended: dict[str, int] = defaultdict(int)
+        for group in self.users:
+            for key, numbers in group.items():
+                ended[key] += sum(numbers["outcomes"].values())
+        busiest = {key: Numbers() for key in sorted(ended, key=lambda key: (-ended[key], int(key)))[:most]}
+        for group in self.users:
+            for key in busiest.keys() & group.keys():
+                busiest[key].add(**group[key])
+        return busiest, len(ended)
 
 
-def last(number: int, step: CountedRuns.Step, now: datetime | None = None) -> Span:
+def last(number: int, step: Step, now: datetime | None = None) -> Span:
     """Return the numbers of the last hours or days, this one among them."""
-    newest = _floor(now or timezone.now(), STEPS[step])
-    starts = [newest - STEPS[step] * ago for ago in reversed(range(number))]
+    newest = _floor(now or timezone.now(), step)
+    starts = [newest - LENGTH[step] * ago for ago in reversed(range(number))]
     span = Span({start: Numbers() for start in starts})
     kept = _kept(step, starts)
-    for start, counted in kept.items():
-        span.add(start, counted)
-    for hour, counted in _by_hour([start for start in starts if start not in kept], step):
-        span.add(_floor(hour, STEPS[step]), counted)
+    missing = [start for start in starts if start not in kept]
+    for start, counted in [*kept.items(), *_not_kept_yet(missing, step)]:
+        span.add(_floor(start, step), counted)
     return span
 
 
-def _by_hour(starts: Iterable[datetime], step: CountedRuns.Step) -> Iterator[tuple[datetime, Any]]:
-    """Yield the hours of these steps, from kept hours where there are any and else from the rows."""
-    hours = [hour for start in starts for hour in _starts(start, start + STEPS[step], HOUR)]
-    kept = _kept(CountedRuns.Step.HOUR, hours)
-    yield from kept.items()
-    missing = {hour for hour in hours if hour not in kept}
-    if missing:
-        for hour, period in from_rows(min(missing), max(missing) + HOUR).items():
-            if hour in missing:
-                yield hour, period.as_json()
+def _not_kept_yet(starts: list[datetime], step: Step) -> Iterator[tuple[datetime, Counted]]:
+    """Count hours or days from the rows; of a day of which some hours are kept only the others."""
+    if step == Step.DAY:
+        hours = _kept(Step.HOUR, [hour for day in starts for hour in _starts(day, day + LENGTH[step], Step.HOUR)])
+        yield from hours.items()
+        begun = {_floor(hour, step) for hour in hours}
+        rest = [hour for day in begun for hour in _starts(day, day + LENGTH[step], Step.HOUR) if hour not in hours]
+        yield from _counted_now(rest, Step.HOUR)
+        starts = [day for day in starts if day not in begun]
+    yield from _counted_now(starts, step)
 
 
-def _starts(begin: datetime, end: datetime, step: timedelta) -> Iterator[datetime]:
+def _counted_now(starts: Iterable[datetime], step: Step) -> Iterator[tuple[datetime, Counted]]:
+    wanted = set(starts)
+    if wanted:
+        for start, period in from_rows(min(wanted), max(wanted) + LENGTH[step], step).items():
+            if start in wanted:
+                yield start, period.as_json()
+
+
+def _starts(begin: datetime, end: datetime, step: Step) -> Iterator[datetime]:
     while begin < end:
         yield begin
-        begin += step
+        begin += LENGTH[step]
 
 
-def _floor(moment: datetime, step: timedelta) -> datetime:
+def _floor(moment: datetime, step: Step) -> datetime:
     moment = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    return moment if step == HOUR else moment.replace(hour=0)
+    return moment if step == Step.HOUR else moment.replace(hour=0)

@@ -10,12 +10,13 @@ import pytest
 from generation import metrics
 from generation.exceptions import ProviderError, StorageUnavailable
 from generation.histogram import MAX_ERROR, histogram, percentile
-from generation.metrics import HOUR, SUCCEEDED
+from generation.metrics import SUCCEEDED
 from generation.models import CountedRuns, Run
 from generation.waiting import Waiting, just_ended, waiting
 
 NOW = datetime(2026, 11, 25, 14, 20, tzinfo=UTC)
 Step = CountedRuns.Step
+HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
@@ -47,6 +48,11 @@ def ended(alice, photo):
 
 def outcomes(span):
     return {start: dict(numbers.outcomes) for start, numbers in span.steps.items() if numbers.outcomes}
+
+
+def told(span):
+    """Everything that a span can be asked for."""
+    return span.steps, span.presets, span.busiest_users(10)
 
 
 def hour(ago):
@@ -100,8 +106,8 @@ def test_run_counts_where_it_ended_with_what_became_of_it(ended, alice, bob):
     numbers = span.all
     assert (numbers.ended, numbers.failed, numbers.success_rate) == (5, 2, 1 / 3)
     assert dict(numbers.classes) == dict.fromkeys(metrics.CLASSES, 0) | {"timeout": 1, "other": 1}
-    assert {key: one.ended for key, one in span.whole.presets.items()} == {"duotone": 4, "": 1}
-    assert {key: one.ended for key, one in span.whole.users.items()} == {str(alice.pk): 4, str(bob.pk): 1}
+    assert {key: one.ended for key, one in span.presets.items()} == {"duotone": 4, "": 1}
+    assert {key: one.ended for key, one in span.busiest_users(9)[0].items()} == {str(alice.pk): 4, str(bob.pk): 1}
     # Only what was made took its time.
     assert (numbers.times["total"], numbers.times["model"]) == (histogram([1000]), histogram([500]))
     assert numbers.percentile("store", 0.5) is None
@@ -123,11 +129,11 @@ def test_kept_counts_say_the_same_as_the_rows(ended, bob, clock, number, step):
     for days in (0, 0.2, 1, 2.5, 6, 20, 29):
         ended(timedelta(days=days), total_ms=round(1000 * (days + 1)), store_ms=7)
         ended(timedelta(days=days), "failed", "upstream_auth", slug="noir_classic", user=bob)
-    from_rows = metrics.last(number, step, NOW)
-    assert metrics.roll_up() == CountedRuns.objects.count() > 29
-    assert metrics.last(number, step, NOW) == from_rows
+    from_rows = told(metrics.last(number, step, NOW))
+    assert metrics.roll_up() == CountedRuns.objects.count() == 48 + 31
+    assert told(metrics.last(number, step, NOW)) == from_rows
     Run.objects.filter(finished_at__lt=hour(0)).delete()
-    assert metrics.last(number, step, NOW) == from_rows
+    assert told(metrics.last(number, step, NOW)) == from_rows
 
 
 def test_keeping_twice_counts_once(ended, clock):
@@ -143,6 +149,12 @@ def test_keeping_twice_counts_once(ended, clock):
 
 def test_hour_that_is_not_over_is_not_kept(ended, clock):
     ended(timedelta(minutes=1))
+    metrics.roll_up()
+    assert not CountedRuns.objects.filter(start__gte=hour(0)).exists()
+    assert not CountedRuns.objects.filter(step=Step.DAY, start__gte=NOW.replace(hour=0, minute=0)).exists()
+
+
+def test_without_runs_there_is_nothing_to_keep(db, clock):
     assert metrics.roll_up() == 0
 
 
@@ -170,6 +182,26 @@ def test_counts_that_nobody_asks_for_any_more_are_deleted(ended, clock):
     clock(NOW + timedelta(days=40))
     metrics.roll_up()
     assert CountedRuns.objects.count() == 0
+
+
+def test_hours_are_kept_for_two_days_and_days_for_a_month(ended, clock):
+    ended(timedelta(hours=30))
+    metrics.roll_up()
+    clock(NOW + timedelta(days=10))
+    ended(-timedelta(days=10))
+    metrics.roll_up()
+    kept = CountedRuns.objects.values_list("step", flat=True)
+    assert [list(kept).count(step) for step in Step] == [48, 31]
+    assert metrics.last(30, Step.DAY, NOW + timedelta(days=10)).all.ended == 2
+
+
+def test_day_with_some_hours_kept_needs_only_the_others(ended, clock):
+    for hours in (1, 3, 16, 20):
+        ended(timedelta(hours=hours))
+    clock(NOW - timedelta(hours=2))
+    metrics.roll_up()
+    CountedRuns.objects.filter(step=Step.DAY).delete()
+    assert metrics.last(7, Step.DAY, NOW).all.ended == 4
 
 
 def test_page_reads_kept_counts_in_few_queries(ended, clock, django_assert_num_queries):

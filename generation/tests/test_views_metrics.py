@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from generation import charts, figures, metrics
-from generation.models import Run
+from generation.models import CountedRuns, Run
 from generation.providers.endpoints import Outcome, call, configured
 
 pytestmark = pytest.mark.django_db
@@ -129,11 +129,11 @@ def test_users_are_named_by_what_is_known_of_them(owner, ended, alice):
     ended()
     gone = Run.objects.filter(user=guest)
     assert [row["User"] for row in csv_of(owner, "users")] == ["alice@example.com", f"guest {guest.pk}"]
-    span = metrics.last(24, "hour")
+    span = metrics.last(24, CountedRuns.Step.HOUR)
     gone.delete()
     guest_pk = guest.pk
     guest.delete()
-    table = figures.tables(span, "hour")["users"]
+    table = figures.tables(span, CountedRuns.Step.HOUR)["users"]
     assert [row[0] for row in table.rows] == ["alice@example.com", f"deleted account {guest_pk}"]
 
 
