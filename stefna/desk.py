@@ -15,7 +15,7 @@ from django.urls import URLPattern, URLResolver, path
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 
-from generation import admin_circuits
+from generation import admin_circuits, views_metrics
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,12 @@ class Page:
 
 
 PAGES = [
+    Page(
+        "Metrics",
+        "metrics_page",
+        "How many pictures were asked for, which looks please and which fail, and how long they take.",
+        views_metrics.may_see,
+    ),
     Page(
         "Circuits",
         "admin:circuits",
