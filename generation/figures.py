@@ -22,6 +22,8 @@ CLASS_NAMES = {
     "content": "Content",
     "other": "Other",
 }
+# Who has asked for a picture once is of no interest here, and there may be many of them.
+MOST_USERS = 200
 # What a spreadsheet would take for a formula, and run.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -108,9 +110,10 @@ EVERYTHING = [(phase, name) for phase in PHASES for name in SHARES]
 TYPICAL = [(phase, name) for phase in ("model", "total") for name in ("p50", "p95")]
 
 
-def tables(span: Span, step: CountedRuns.Step) -> dict[str, Table]:
-    """Return every table of the page by its key."""
-    made = [_steps(span, step), _failures(span, step), _latency(span, step), _codes(span), _presets(span), _users(span)]
+def tables(span: Span, step: CountedRuns.Step, most_users: int = MOST_USERS) -> dict[str, Table]:
+    """Return every table of the page by its key; that of users with the busiest only."""
+    by_step = [_steps(span, step), _failures(span, step), _latency(span, step)]
+    made = [*by_step, _codes(span), _presets(span), _users(span, most_users)]
     return {table.key: table for table in made}
 
 
@@ -167,24 +170,16 @@ def _presets(span: Span) -> Table:
     return Table("presets", "By preset", columns, rows)
 
 
-def _users(span: Span) -> Table:
-    busiest, there_are = span.busiest_users(MOST_USERS)
+def _users(span: Span, most: int) -> Table:
+    busiest, there_are = span.busiest_users(most)
     emails = dict(User.objects.filter(pk__in=list(busiest)).values_list("pk", "email"))
     columns = [text("User"), *COUNTS, RATE, *_time_columns(*TOTALS)]
     rows = [
         [_who(int(key), emails), *_counts(numbers), numbers.success_rate, *_times(numbers, *TOTALS)]
         for key, numbers in busiest.items()
     ]
-    note = (
-        f"There were {there_are:,}; the {MOST_USERS} with the most runs are counted here."
-        if there_are > MOST_USERS
-        else ""
-    )
+    note = f"The {most} with the most runs, of {there_are:,}." if there_are > most else ""
     return Table("users", "By user", columns, rows, note)
-
-
-# Who has asked for a picture once is of no interest here, and there may be many of them.
-MOST_USERS = 200
 
 
 def _busiest(presets: Mapping[str, Numbers]) -> list[tuple[str, Numbers]]:

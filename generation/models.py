@@ -375,6 +375,7 @@ class Run(models.Model):
         ordering = ["-created_at", "-id"]
         indexes = [
             models.Index(fields=["user", "-created_at", "-id"], name="run_history"),
+            models.Index(fields=["-created_at", "-id"], name="run_newest"),
             models.Index(fields=["created_at", "id"], condition=Q(status="queued"), name="run_queue"),
             models.Index(fields=["leased_until"], condition=Q(status="running"), name="run_leases"),
             models.Index(fields=["fingerprint"], condition=Q(status="succeeded"), name="run_reusable"),

@@ -53,7 +53,7 @@ def page(request: HttpRequest) -> HttpResponse:
     chosen = _chosen(request)
     choice = SPANS[chosen]
     span = metrics.last(choice.number, choice.step)
-    tables = figures.tables(span, choice.step)
+    tables = figures.tables(span, choice.step, ROWS_SHOWN)
     numbers = span.all
     context = admin.site.each_context(request) | {
         "title": "Metrics",
