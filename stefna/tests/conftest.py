@@ -14,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from rest_framework.throttling import SimpleRateThrottle
+
+from conftest import small
+from stefna.tests.app import App
 
 # Milliseconds that a click or a page may take on a machine that does other things as well.
 PATIENCE = 15_000
@@ -183,3 +188,34 @@ def open_page(browser):
 
 def sign_in(context, member):
     context.add_cookies([{"name": member["cookie"], "value": member["session"], "domain": "127.0.0.1", "path": "/"}])
+
+
+# -- Clients of the API ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def app(client, catalogue, settings, monkeypatch):
+    # Every test signs in anew, as the first user of a database; what the last one did does not count.
+    settings.ACCOUNT_RATE_LIMITS = False
+    monkeypatch.setattr(SimpleRateThrottle, "THROTTLE_RATES", {"upload": "9999/min", "poll": "9999/min"})
+    return App(client)
+
+
+@pytest.fixture
+def alices(app, alice):
+    assert app.sign("login", "alice@example.com", "a-password-of-alice").status_code == 200
+    return app
+
+
+@pytest.fixture
+def bobs(client, bob):
+    made = App(type(client)())
+    made.sign("login", "bob@example.com", "a-password-of-bob")
+    return made
+
+
+@pytest.fixture
+def sent(alices):
+    answer = alices("post", "photos", files={"photo": SimpleUploadedFile("me.jpg", small("portrait"))})
+    assert answer.status_code == 201
+    return answer.json()

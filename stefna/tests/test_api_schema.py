@@ -18,7 +18,6 @@ from schemathesis.specs.openapi.checks import (
 
 from generation import services
 from generation.models import Photo, Preset, Run
-from stefna.tests.test_api import app  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.django_db
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -28,7 +27,7 @@ schema = schemathesis.openapi.from_wsgi("/api/schema/?format=json", get_wsgi_app
 
 
 @pytest.fixture
-def alices(app, settings, alice, bob, photo, upload, work):  # noqa: F811
+def alices(app, settings, alice, bob, photo, upload, work):
     """Alice, signed in, with a photo, a run that has ended and one that waits; and Bob, who has some of his own."""
     settings.DAILY_RUN_LIMIT = settings.MAX_ACTIVE_RUNS = 0
     preset = Preset.objects.get(slug="duotone")
