@@ -1,13 +1,15 @@
 """What the tests of every app share: Alice, who owns things, Bob, who does not, and real photos."""
 
 import io
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import Permission
 from django.core.management import call_command
-from django.db import connection
+from django.db import connection, connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import translation
@@ -102,6 +104,23 @@ def small(name: str, side: int = 320) -> bytes:
         out = io.BytesIO()
         image.save(out, "JPEG", quality=90)
     return out.getvalue()
+
+
+def in_parallel(count, call):
+    """Call from so many threads at the same moment; return each one's answer or exception."""
+    barrier = threading.Barrier(count)
+
+    def one(number):
+        try:
+            barrier.wait(30)
+            return call(number)
+        except Exception as error:  # noqa: BLE001  (it is what the test asks about)
+            return error
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
 
 
 @pytest.fixture

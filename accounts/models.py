@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, ClassVar
 
+import structlog
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import PermissionsMixin
@@ -14,6 +15,8 @@ from django.db.models.functions import Lower
 from django.utils import timezone, translation
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+
+log = structlog.get_logger("accounts")
 
 GUEST_LIFETIME = timedelta(days=30)
 
@@ -89,9 +92,11 @@ def default_name(user: User) -> str:
 
 
 class ProfileManager(models.Manager["Profile"]):
-    def upsert(self, user: User) -> Profile:
+    def upsert(self, user: User, *, is_new: bool = False) -> Profile:
         """Return the user's profile, made if it is missing; fill what is empty and overwrite nothing."""
-        profile, _ = self.get_or_create(user=user)
+        profile, made = self.get_or_create(user=user)
+        if made and not is_new:
+            log.warning("profile_missing", user_id=user.pk)
         if not profile.display_name and user.email:
             name = default_name(user)
             # Conditional, because somebody may be typing their name in another request right now.

@@ -10,8 +10,10 @@ from accounts.models import Profile, User
 
 
 @receiver(post_save, sender=User)
-def upsert_profile(instance: User, raw: bool, update_fields: Iterable[str] | None, **kwargs: Any) -> None:
+def upsert_profile(
+    instance: User, created: bool, raw: bool, update_fields: Iterable[str] | None, **kwargs: Any
+) -> None:
     """Give every saved account its profile. Fixtures bring their own, and signing in is no change of the account."""
     if raw or (update_fields is not None and set(update_fields) == {"last_login"}):
         return
-    Profile.objects.upsert(instance)
+    Profile.objects.upsert(instance, is_new=created)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("generation")
 
 CUSTOM_STRENGTH = 0.7
+KEY_LIFETIME = timedelta(hours=24)
 UNDO_SECONDS = 600
 
 
@@ -188,7 +189,7 @@ def _accept(user: User, runs: list[Run], *, key: str, request: str, fresh: bool 
         _check_limits(profile, [run for run in runs if run.status == Run.Status.QUEUED])
         Run.objects.bulk_create(runs)
         if key:
-            IdempotencyKey.objects.create(user=user, key=key, fingerprint=request, runs=[str(run.pk) for run in runs])
+            _remember(IdempotencyKey(user=user, key=key, fingerprint=request, runs=[str(run.pk) for run in runs]))
         for run in runs:
             log.info("run_accepted", run_id=str(run.pk), preset_id=run.preset_slug, cached=run.cached)
             if run.cached:
@@ -243,7 +244,8 @@ def quota(profile: Profile) -> dict[str, Any]:
 
 def _made_before(user: User, key: str, request: str) -> list[Run]:
     """Return the runs that the same request with the same key made, if any."""
-    known = key and IdempotencyKey.objects.filter(user=user, key=key).first()
+    since = timezone.now() - KEY_LIFETIME
+    known = key and IdempotencyKey.objects.filter(user=user, key=key, created_at__gte=since).first()
     if not known:
         return []
     if known.fingerprint != request:
@@ -253,6 +255,14 @@ def _made_before(user: User, key: str, request: str) -> list[Run]:
     for run in found:
         run.replayed = True
     return found
+
+
+def _remember(key: IdempotencyKey) -> None:
+    # One that has expired may still be there: it is of another request now.
+    fields = ["fingerprint", "runs", "answer", "created_at"]
+    IdempotencyKey.objects.bulk_create(
+        [key], update_conflicts=True, unique_fields=["user", "key"], update_fields=fields
+    )
 
 
 def _accepted(user: User, photo: Photo | photos.Upload) -> Photo:

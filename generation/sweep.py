@@ -22,7 +22,6 @@ from generation.models import IdempotencyKey, Photo, Run, database_time
 log = structlog.get_logger("generation")
 
 MAX_CRASHES = 3
-KEY_LIFETIME = timedelta(hours=24)
 ORPHAN_SECONDS = 3600
 CLEAN_UP_SECONDS = 3600
 FEW_ORPHANS = 20
@@ -108,7 +107,7 @@ def clean_up() -> dict[str, int]:
     """Delete what nobody needs any more, and keep the numbers of what is over; return how many of each."""
     # First: the runs of expired guests count too.
     counted = metrics.roll_up()
-    expired_keys, _ = IdempotencyKey.objects.filter(created_at__lt=timezone.now() - KEY_LIFETIME).delete()
+    expired_keys, _ = IdempotencyKey.objects.filter(created_at__lt=timezone.now() - services.KEY_LIFETIME).delete()
     guests = 0
     for guest in User.objects.expired_guests():
         guest.delete()

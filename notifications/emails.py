@@ -29,6 +29,8 @@ LOOKING_SECONDS = 20
 SALT = "notifications.switch_off"
 # A mail server that does not answer holds this many threads at most; what comes then is dropped.
 MOST_AT_ONCE = 8
+# A server that is being restarted, or defers whom it does not know, takes a mail a little later.
+PAUSE_SECONDS = (1, 5)
 LEAVING_SECONDS = 3
 
 
@@ -131,6 +133,17 @@ def _send(message: EmailMultiAlternatives) -> None:
 
 
 def _deliver(message: EmailMultiAlternatives) -> None:
+    try:
+        for pause in (0, *PAUSE_SECONDS):
+            time.sleep(pause)
+            if _is_out(message):
+                break
+    finally:
+        _places.release()
+
+
+def _is_out(message: EmailMultiAlternatives) -> bool:
+    """Try to send; False if it may work another time."""
     started = time.monotonic()
     try:
         message.send()
@@ -138,10 +151,9 @@ def _deliver(message: EmailMultiAlternatives) -> None:
     except (OSError, ValueError) as error:
         # What a server says names the address, so it is not logged.
         log.error("email_failed", code=type(error).__name__, duration_ms=_milliseconds(started))
-    else:
-        log.info("email_sent", duration_ms=_milliseconds(started))
-    finally:
-        _places.release()
+        return isinstance(error, ValueError)
+    log.info("email_sent", duration_ms=_milliseconds(started))
+    return True
 
 
 def _milliseconds(started: float) -> int:

@@ -140,6 +140,8 @@ def answer(status: int, detail: str = "", **options: Any) -> HttpResponse:
     response = JsonResponse(problem(status, detail, **options), status=status, content_type=CONTENT_TYPE)
     if status == 401:
         response["WWW-Authenticate"] = 'Bearer realm="stefna"'
+    if options.get("retry_after"):
+        response["Retry-After"] = str(options["retry_after"])
     return response
 
 

@@ -1,18 +1,16 @@
 import os
 import subprocess
-import threading
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 import time_machine
 from django.core.files.storage import default_storage
-from django.db import OperationalError, connections, transaction
+from django.db import OperationalError, transaction
 from django.utils import timezone
 
 from accounts.models import Profile, User
-from conftest import small
+from conftest import in_parallel, small
 from generation import attempts, photos, provenance, services, sweep
 from generation.exceptions import (
     CircuitsOpen,
@@ -31,23 +29,6 @@ from notifications.models import Notification
 
 def news(user):
     return sorted(Notification.objects.for_user(user).values_list("kind", flat=True))
-
-
-def in_parallel(count, call):
-    """Call from so many threads at the same moment; return each one's answer or exception."""
-    barrier = threading.Barrier(count)
-
-    def one(number):
-        try:
-            barrier.wait(30)
-            return call(number)
-        except Exception as error:
-            return error
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(one, range(count)))
 
 
 class Provider:
@@ -377,21 +358,6 @@ def test_hundred_first_requests_make_one_profile(alice):
     Profile.objects.all().delete()
     answers = in_parallel(100, lambda n: Profile.objects.upsert(User.objects.get(pk=alice.pk)).pk)
     assert set(answers) == {Profile.objects.get(user=alice).pk}
-
-
-@pytest.mark.django_db(transaction=True)
-def test_cancel_against_completion_has_one_winner(start, provider, alice):
-    for _ in range(10):
-        run = start()
-        claimed = Run.objects.claim(run.pk, "w:1:x")
-        provider(small("coffee"))
-        in_parallel(
-            2, lambda n: attempts.process_run(claimed) if n else services.cancel_run(Run.objects.get(pk=run.pk))
-        )
-        run.refresh_from_db()
-        assert run.status in ("succeeded", "cancelled")
-        assert Notification.objects.filter(subject=run.pk).count() == (run.status == "succeeded")
-        Run.objects.all().delete()
 
 
 def test_worker_with_a_wrong_clock_has_all_of_a_runs_time(start):

@@ -29,6 +29,7 @@ class _Talk(socketserver.StreamRequestHandler):
                 lines = iter(self.rfile.readline, b".\r\n")
                 self.server.mails.append(b"".join(lines))
             if word == b"RCPT" and self.server.refuses:
+                self.server.refuses -= 1
                 self._say(f"550 no {line.decode().strip()}")
                 continue
             self._say("221 bye" if word == b"QUIT" else "250 fine")
@@ -40,7 +41,7 @@ class _Talk(socketserver.StreamRequestHandler):
 class MailServer(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
-    def __init__(self, *, drips: bool = False, refuses: bool = False) -> None:
+    def __init__(self, *, drips: bool = False, refuses: int = 0) -> None:
         super().__init__(("127.0.0.1", 0), _Talk)
         self.drips, self.refuses = drips, refuses
         self.mails: list[bytes] = []

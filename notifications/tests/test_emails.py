@@ -32,8 +32,9 @@ SITE = "https://stefna.example"
 
 
 @pytest.fixture(autouse=True)
-def site(settings):
+def site(settings, monkeypatch):
     settings.SITE_URL = SITE
+    monkeypatch.setattr(emails, "PAUSE_SECONDS", (0.05, 0.05))
 
 
 @pytest.fixture
@@ -360,7 +361,7 @@ def test_dripping_mail_server_delays_nothing_and_is_cut_off(start, leave, work, 
 
 @pytest.mark.parametrize("how", ["dead", "refuses"])
 def test_dead_or_refusing_mail_server_fails_no_run_and_no_address_is_logged(start, leave, work, serve, log, how):
-    server = serve(refuses=how == "refuses")
+    server = serve(refuses=99 if how == "refuses" else 0)
     if how == "dead":
         server.stop()
         server.stop = lambda: None
@@ -370,11 +371,21 @@ def test_dead_or_refusing_mail_server_fails_no_run_and_no_address_is_logged(star
     assert emails.finish(10)
     run.refresh_from_db()
     assert run.status == Run.Status.SUCCEEDED
+    assert Notification.objects.filter(subject=run.pk).count() == 1
     # As it is written, tracebacks and all.
     said = log.getvalue()
-    assert said.count("email_failed") == 1
+    assert said.count("email_failed") == 3
     assert str(run.pk) in next(line for line in said.splitlines() if "email_failed" in line)
     assert "alice@" not in said
+
+
+def test_mail_that_is_refused_twice_gets_through(start, leave, work, serve, log):
+    server = serve(refuses=2)
+    leave(start())
+    work()
+    assert emails.finish(10)
+    assert len(server.mails) == 1
+    assert (log.getvalue().count("email_failed"), log.getvalue().count("email_sent")) == (2, 1)
 
 
 def test_mail_server_that_hangs_holds_only_so_many_threads(serve, settings, caplog):

@@ -11,6 +11,7 @@ import traceback
 import uuid
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
@@ -19,9 +20,10 @@ from django.test import Client, RequestFactory
 from django.utils import timezone
 
 from accounts.models import Profile, User
-from generation import photos, services, tasks
-from generation.models import Preset, Run
+from generation import photos, services, sweep, tasks
+from generation.models import IdempotencyKey, Photo, Preset, Run
 from generation.modes import BATCHES, Mode
+from notifications.models import Notification
 from stefna import problems
 
 LOOKS = ["express_enhance", "noir_classic", "vivid_pop", "duotone"]
@@ -96,6 +98,21 @@ def bring(made: Run, state: str) -> None:
     elif state == "running":
         hour = timezone.now() + timedelta(hours=1)
         row.update(status=state, phase=Run.Phase.GENERATING, attempts=1, leased_until=hour, worker="stage")
+
+
+def rows() -> list[int]:
+    """Count photos, runs and keys of requests."""
+    return [model.objects.count() for model in (Photo, Run, IdempotencyKey)]
+
+
+def ended() -> list[list[Any]]:
+    """Tell of each run its status, its attempts and how often its user was told."""
+    runs = Run.objects.values_list("status", "attempts", "pk")
+    return [[status, attempts, Notification.objects.filter(subject=pk).count()] for status, attempts, pk in runs]
+
+
+def clean_up() -> dict[str, int]:
+    return sweep.clean_up()
 
 
 def many(email: str, number: int) -> None:
