@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime
 
 from django.conf import settings
 from django.db import models
@@ -49,3 +50,8 @@ class Notification(models.Model):
 
     def __str__(self) -> str:
         return self.message
+
+    @property
+    def told_at(self) -> datetime:
+        """When it was written, but never later than now: the clock of the worker that wrote it may be ahead."""
+        return min(self.created_at, timezone.now())

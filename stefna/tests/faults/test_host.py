@@ -1,0 +1,152 @@
+"""Cache, disk, memory and clock that misbehave: rows D5 to D10 of docs/faults.md.
+
+The server is a process of its own, and what it lacks it really lacks: its limits are set from outside.
+"""
+
+import contextlib
+import io
+import json
+import os
+import re
+import resource
+import socket
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import time_machine
+from django.conf import settings as django_settings
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+from PIL import Image
+
+from conftest import SAMPLES, small
+from generation import attempts, sweep
+from generation.models import Run
+from stefna.tests.faults.web import signed_in, until
+
+# -- Redis -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("redis", ["away", "silent"])
+def test_installation_goes_on_without_redis(web, server, redis):
+    member = server.call("member")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        if redis == "away":
+            silent.close()
+        page = web(REDIS_URL=f"redis://127.0.0.1:{port}/0", AIML_ENDPOINTS="")
+        started = time.monotonic()
+        assert page.get("/", **signed_in(member)) == 200
+        # A silent one is waited for once, a quarter of a second: the bound is loose, and far below what asking it
+        # at every step would take.
+        assert time.monotonic() - started < 2
+        assert page.post_photo(member, small("coffee")) == 202
+        run = json.loads(page.body)["id"]
+
+        def done():
+            assert page.get(f"/api/v1/runs/{run}", **signed_in(member)) == 200
+            return json.loads(page.body)["status"] == "succeeded"
+
+        until(done)
+    assert (server.state / "web.log").read_text().count("cache_away") == 1
+
+
+# -- Disk, memory, files ---------------------------------------------------------------------------------------
+
+
+def files_of(server):
+    return {path for path in (server.state / "media").rglob("*") if path.is_file()} | set(
+        (server.state / "tmp").iterdir()
+    )
+
+
+@pytest.mark.parametrize("size", [300, 4_000_000], ids=["in memory", "through a temporary file"])
+def test_disk_that_takes_nothing_more_is_503_and_leaves_no_file(web, server, size):
+    member = server.call("member")
+    data = small("coffee") + os.urandom(size)
+    page = web()
+    # Every write of more than nothing fails: pictures, temporary files, the database, and the log.
+    page.limit(resource.RLIMIT_FSIZE, 0)
+    assert page.post_photo(member, data) == 503
+    assert json.loads(page.body)["code"] in ("service_unavailable", "storage_unavailable")
+    assert page.get("/healthz/ready") == 503
+    assert page.get("/healthz/live") == 200
+    assert files_of(server) == set()
+    page.limit(resource.RLIMIT_FSIZE, None)
+    assert server.call("rows") == [0, 0, 0]
+    assert page.post_photo(member, data) == 202
+    assert page.get("/healthz/ready") == 200
+
+
+def test_photo_that_memory_does_not_suffice_for_is_refused_and_nobody_dies(web, server):
+    member = server.call("member")
+    page = web()
+    assert page.post_photo(member, small("coffee"), key="1") == 202
+    used = int(Path(f"/proc/{page.worker}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    page.limit(resource.RLIMIT_AS, used + 20_000_000)
+    with Image.open(SAMPLES / "portrait.jpg") as image:
+        file = io.BytesIO()
+        image.resize((4000, 3000)).save(file, "JPEG")
+    large = file.getvalue()
+    assert page.post_photo(member, large, key="2") in (422, 503)
+    page.limit(resource.RLIMIT_AS, None)
+    assert page.post_photo(member, large, key="3") == 202
+    assert Path(f"/proc/{page.worker}").exists()
+
+
+def test_process_without_file_descriptors_recovers(web, server):
+    member = server.call("member")
+    page = web()
+    page.limit(resource.RLIMIT_NOFILE, 64)
+    idle = [socket.create_connection(("127.0.0.1", page.port)) for _ in range(80)]
+    time.sleep(0.5)
+    with contextlib.suppress(OSError):
+        assert page.ask("GET", "/", timeout=3, **signed_in(member)) in (200, 503)
+    for one in idle:
+        one.close()
+    until(lambda: page.get("/healthz/live") == 200)
+    assert page.post_photo(member, small("coffee")) == 202
+    assert "Internal Server Error" not in (server.state / "web.log").read_text()
+
+
+# -- Clock -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("hours", [1, -1], ids=["ahead", "behind"])
+def test_worker_with_a_wrong_clock_takes_no_run_from_another_and_leaves_none(start, work, hours):
+    run, later = start(), start(seed=3)
+    wrong = timezone.now() + timedelta(hours=hours)
+    with time_machine.travel(wrong):
+        held = Run.objects.claim(run.pk, "elsewhere:1:wrong")
+    held.refresh_from_db()
+    # By the database's clock: as long from now as a lease is, whatever the worker believes.
+    lease = (held.leased_until - timezone.now()).total_seconds()
+    assert 0 < lease <= django_settings.RUN_LEASE_SECONDS
+    with time_machine.travel(wrong):
+        assert Run.objects.claim(run.pk, "elsewhere:2:wrong") is None
+        assert sweep.take_over_lost_runs() == 0
+        # One that waits for its turn is not due any sooner or later.
+        Run.objects.filter(pk=later.pk).update(run_after=timezone.now() - timedelta(hours=hours, seconds=-60))
+        assert later.pk not in Run.objects.due().values_list("pk", flat=True)
+        Run.objects.filter(pk=later.pk).update(run_after=None)
+        attempts.process_run(held)
+        work()
+    assert set(Run.objects.values_list("status", flat=True)) == {"succeeded"}
+
+
+@pytest.mark.django_db
+def test_ages_on_pages_are_never_negative(start, work, alice):
+    with time_machine.travel(timezone.now() + timedelta(hours=1)):
+        run = start()
+        work()
+    run.refresh_from_db()
+    page = Client()
+    page.force_login(alice)
+    for address in (run.get_absolute_url(), reverse("history"), reverse("notification_list"), reverse("profile")):
+        said = page.get(address).content.decode()
+        assert "from now" not in said
+        assert not re.search(r">\s*[-−]\d", said)
