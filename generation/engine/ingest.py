@@ -89,7 +89,8 @@ def decode(data: bytes, limits: Limits, *, max_side: int | None = None) -> Image
             if max_side:
                 _draft(image, max_side)
             image.load()
-            pixels = _averageable(image)
+            # A HEIC of several pictures reads its pixels anew whenever it is looked at, and no longer fits when shrunk.
+            pixels = _averageable(image.copy() if getattr(image, "is_animated", False) else image)
             if max_side:
                 # First of all, so that turning and converting have fewer pixels to do. Hamming is as sharp as bicubic
                 # when shrinking, in half of the time of Lanczos.

@@ -91,6 +91,18 @@ def test_transparency_survives_shrinking_without_a_dark_fringe():
     assert (edge[:, 0] > 200).all()
 
 
+@pytest.mark.skipif("HEIF" not in ingest.FORMATS, reason="HEIC is not read here")
+def test_heic_of_several_pictures_is_its_first_also_when_shrunk():
+    data = (ROOT / "generation/tests/photos/two.heic").read_bytes()
+    whole = ingest.decode(data, ingest.Limits())
+    small = ingest.decode(data, ingest.Limits(), max_side=100)
+    assert (whole.size, small.size) == ((160, 107), (100, 67))
+    # Coffee, not the landscape that comes second.
+    for image in (whole, small):
+        red, _, blue = image.resize((1, 1)).getpixel((0, 0))
+        assert red > blue + 20
+
+
 def grown(setup, action):
     """Megabytes by which an action makes a new process grow at its largest."""
     script = f"""
