@@ -22,6 +22,7 @@ from accounts.models import Profile, User
 from generation import photos, services, tasks
 from generation.models import Preset, Run
 from generation.modes import BATCHES, Mode
+from notifications.models import Notification
 from stefna import problems
 
 LOOKS = ["express_enhance", "noir_classic", "vivid_pop", "duotone"]
@@ -96,6 +97,13 @@ def bring(made: Run, state: str) -> None:
     elif state == "running":
         hour = timezone.now() + timedelta(hours=1)
         row.update(status=state, phase=Run.Phase.GENERATING, attempts=1, leased_until=hour, worker="stage")
+
+
+def rename(email: str, words: str) -> None:
+    """Let all that somebody has be called something, and all that went wrong be said by it."""
+    Profile.objects.filter(user__email=email).update(display_name=words)
+    Run.objects.filter(user__email=email).update(preset_name=words, error_message=words)
+    Notification.objects.filter(user__email=email).update(message=words)
 
 
 def many(email: str, number: int) -> None:
