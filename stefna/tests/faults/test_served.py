@@ -29,7 +29,7 @@ def served(install, tmp_path_factory):
     made = install(
         tmp_path_factory.mktemp("served"), DEBUG="0", ALLOWED_HOSTS="stefna.example", TRUSTED_PROXIES="1",
         DJANGO_SETTINGS_MODULE="stefna.tests.faults.production", ACCOUNT_EMAIL_VERIFICATION="none", WEB_CONCURRENCY="1",
-        RUN_WORKER_THREADS="0", **SECRETS,
+        RUN_WORKER_THREADS="0", MAX_PHOTO_SIDE="320", **SECRETS,
     )  # fmt: skip
     made.environment["PORT"] = str(made.port)
     log = made.state / "gunicorn.log"
