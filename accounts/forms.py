@@ -1,12 +1,23 @@
-"""What the profile page sends."""
+"""What the pages of signing up and of the profile send."""
 
 from typing import Any
 
+from allauth.account.forms import SignupForm
 from django import forms
 from django.conf import settings
+from django.db import transaction
+from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from accounts.models import Profile
+from accounts.models import Profile, User
+
+
+class SignUpForm(SignupForm):
+    def save(self, request: HttpRequest) -> User:
+        """Make the account and its address, both or none. Mail comes afterwards: it must not hold the write lock."""
+        with transaction.atomic():
+            user: User = super().save(request)
+        return user
 
 
 class ProfileForm(forms.ModelForm):

@@ -3,10 +3,12 @@
 from typing import Any
 
 from allauth.account.views import LoginView, SignupView
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
+
+from accounts.forms import SignUpForm
 
 
 class MembersMoveOn:
@@ -23,10 +25,11 @@ class SignInView(MembersMoveOn, LoginView):
 
 
 class SignUpView(MembersMoveOn, SignupView):
+    form_class = SignUpForm
+
     def form_valid(self, form: Any) -> HttpResponse:
         try:
-            with transaction.atomic():
-                return super().form_valid(form)
+            return super().form_valid(form)
         except IntegrityError:
             # Another request with this address was faster than our check. Checking once more gives the answer
             # that the address would have got a moment later: neutral where addresses are verified.

@@ -1,10 +1,12 @@
 """Where allauth asks us: what signing up and signing in mean for a guest."""
 
+import uuid
 from smtplib import SMTPException
 from typing import Any
 
 import structlog
 from allauth.account.adapter import DefaultAccountAdapter
+from django.contrib.auth.hashers import make_password
 from django.http import HttpRequest
 
 from accounts import guests
@@ -22,6 +24,11 @@ class AccountAdapter(DefaultAccountAdapter):
         except (OSError, SMTPException) as error:
             # What a mail server says names the address, so it is not logged.
             log.error("email_failed", code=type(error).__name__)
+
+    def send_account_already_exists_mail(self, email: str) -> None:
+        """Take as long as for an address that is new, whose password is hashed: the time would tell the two apart."""
+        make_password(uuid.uuid4().hex)
+        super().send_account_already_exists_mail(email)
 
     def login(self, request: HttpRequest, user: User) -> None:
         """Every way of signing in and up ends here; what the visitor made as a guest comes along."""

@@ -115,6 +115,13 @@ def clean_up() -> dict[str, int]:
     return sweep.clean_up()
 
 
+def rename(email: str, words: str) -> None:
+    """Let all that somebody has be called something, and all that went wrong be said by it."""
+    Profile.objects.filter(user__email=email).update(display_name=words)
+    Run.objects.filter(user__email=email).update(preset_name=words, error_message=words)
+    Notification.objects.filter(user__email=email).update(message=words)
+
+
 def many(email: str, number: int) -> None:
     """Fill a history: a few pictures that were really made, and copies of their rows."""
     kinds = [(look, SAMPLES[at % len(SAMPLES)]) for at, look in enumerate(LOOKS)]
