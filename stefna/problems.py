@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http
 import sys
 from datetime import datetime
@@ -21,6 +22,7 @@ from rest_framework.response import Response
 
 from generation.exceptions import GenerationError
 
+WANTING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 PREFIX = "/api/"
 CONTENT_TYPE = "application/problem+json"
 AGAIN_SECONDS = 5
@@ -176,7 +178,7 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     # Called while the exception is being handled; a page for a database that is away must not ask it anything.
-    status = 503 if isinstance(sys.exc_info()[1], DatabaseError) else 500
+    status = 503 if _is_passing(sys.exc_info()[1]) else 500
     if is_api(request):
         return answer(status, retryable=status == 503, retry_after=AGAIN_SECONDS if status == 503 else None)
     # Without the request, so that no context processor asks the database that is away who somebody is.
@@ -186,6 +188,11 @@ def server_error(request: HttpRequest) -> HttpResponse:
     except ValueError:  # a static file without a name: the bug may be that they were not collected
         page = str(SENTENCES[status])
     return HttpResponse(page, status=status, headers={"Retry-After": str(AGAIN_SECONDS)} if status == 503 else {})
+
+
+def _is_passing(error: BaseException | None) -> bool:
+    """Say whether it is for want of something that may be there again in a while: room, files, the database."""
+    return isinstance(error, DatabaseError | MemoryError) or (isinstance(error, OSError) and error.errno in WANTING)
 
 
 def nothing_here(request: HttpRequest, rest: str = "") -> HttpResponse:

@@ -30,18 +30,17 @@ def write_lock(server):
         other.close()
 
 
-def test_lock_of_three_seconds_fails_no_request(web, server):
-    member = server.call("member")
-    page = web()
+def test_lock_of_three_seconds_fails_no_request(web):
+    member = web.server.call("member")
     answers = []
 
     def ask(number):
         mine = Web.__new__(Web)
-        mine.port = page.port
+        mine.port = web.port
         answers.append(mine.post_photo(member, small("coffee"), key=str(number)))
         answers.append(mine.get("/", **signed_in(member)))
 
-    with write_lock(server):
+    with write_lock(web.server):
         asking = [threading.Thread(target=ask, args=(number,)) for number in range(5)]
         for thread in asking:
             thread.start()
@@ -52,15 +51,14 @@ def test_lock_of_three_seconds_fails_no_request(web, server):
     assert sorted(answers) == [200] * 5 + [202] * 5
 
 
-def test_lock_that_lasts_is_503_and_leaves_nothing(web, server):
-    member = server.call("member")
-    page = web()
-    with write_lock(server):
+def test_lock_that_lasts_is_503_and_leaves_nothing(web):
+    member = web.server.call("member")
+    with write_lock(web.server):
         # Longer than a connection waits.
-        assert page.post_photo(member, small("coffee")) == 503
-        assert (page.headers["Retry-After"], json.loads(page.body)["code"]) == ("5", "service_unavailable")
-    assert server.call("rows") == [0, 0, 0]
-    assert page.post_photo(member, small("coffee")) == 202
+        assert web.post_photo(member, small("coffee")) == 503
+        assert (web.headers["Retry-After"], json.loads(web.body)["code"]) == ("5", "service_unavailable")
+    assert web.server.call("rows", email=member["email"]) == [0, 0, 0]
+    assert web.post_photo(member, small("coffee")) == 202
 
 
 needs_postgres = pytest.mark.skipif(

@@ -1,5 +1,6 @@
 """gunicorn as it serves an installation, in a process whose limits a test sets."""
 
+import contextlib
 import http.client
 import resource
 import subprocess
@@ -8,14 +9,22 @@ import time
 
 from stefna.tests.conftest import ROOT
 
+PRODUCTION = {
+    "DEBUG": "0",
+    "ALLOWED_HOSTS": "stefna.example",
+    "TRUSTED_PROXIES": "1",
+    "DJANGO_SETTINGS_MODULE": "stefna.tests.faults.production",
+}
+BEHIND_PROXY = {"Host": "stefna.example", "X-Forwarded-Proto": "https", "Referer": "https://stefna.example/"}
+
 
 class Web:
-    """gunicorn on an installation of its own, as it is served."""
+    """gunicorn on an installation of its own, as production serves it behind a proxy."""
 
-    def __init__(self, server, **environment):
-        self.server = server
+    def __init__(self, install, state, **environment):
+        self.server = server = install(state, **PRODUCTION | environment)
         self.port = server.port
-        environment = server.environment | {"GUNICORN_CMD_ARGS": f"--bind 127.0.0.1:{self.port}"} | environment
+        environment = server.environment | {"PORT": str(server.port)}
         with (server.state / "web.log").open("ab") as log:
             command = [sys.executable, "-m", "gunicorn", "stefna.wsgi"]
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
@@ -32,7 +41,9 @@ class Web:
     def ask(self, method, path, body=None, timeout=60, **headers):
         asked = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
-            asked.request(method, path, body, headers)
+            # Who is refused before they have sent everything hears so only if they go on to listen.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                asked.request(method, path, body, BEHIND_PROXY | headers)
             answer = asked.getresponse()
             self.body = answer.read()
             self.headers = answer.headers
