@@ -21,12 +21,15 @@ import pytest
 import requests
 from django.urls import reverse
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
+from playwright.sync_api import expect
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from conftest import small
 from generation import photos
-from generation.models import Photo, Run
+from generation.management.commands.load_presets import CATALOGUE
+from generation.models import Photo, Preset, Run
 from generation.tests import conftest as production
+from stefna.tests.steps import arrive, choose, pick, picture
 
 pytestmark = pytest.mark.django_db
 
@@ -36,6 +39,19 @@ BOUNDARY = "----a-boundary-of-the-tests"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
 SECRET = b"SECRET"
 OUR_NAME = r"photos/[0-9a-z]{2}/[0-9a-z-]+\.(jpg|png)"
+
+
+@pytest.fixture(autouse=True)
+def static_files_left_alone(settings):
+    """Every new client would look at all of them, which takes longer than what is tested here."""
+    settings.WHITENOISE_USE_FINDERS = False
+
+
+@pytest.fixture
+def look(db):
+    """The one look that is asked for."""
+    entries = json.loads(CATALOGUE.read_text())
+    return Preset.objects.create(**next(entry for entry in entries if entry["slug"] == "duotone"))
 
 
 # -- Sending -------------------------------------------------------------------------------------------------
@@ -62,7 +78,7 @@ def wanted():
 
 
 @pytest.fixture
-def send(client, alice, catalogue):
+def send(client, alice, look):
     """Post parts of a form to the API as Alice; a new run is asked for."""
     client.force_login(alice)
 
@@ -74,7 +90,7 @@ def send(client, alice, catalogue):
 
 
 @pytest.fixture
-def send_page(client, alice, catalogue):
+def send_page(client, alice, look):
     """Post parts of a form as the page's script does for Alice."""
     client.force_login(alice)
     ours = {"content_type": FORM, "headers": {"HX-Request": "true"}}
@@ -228,7 +244,7 @@ def test_flipped_bits_are_refused_or_read_and_never_a_500(send, data):
 
 
 @pytest.fixture
-def talk(live_server, client, alice, catalogue, settings):
+def talk(live_server, client, alice, look, settings):
     """Open a connection to a server as Alice, send what is given, and return the answer."""
     client.force_login(alice)
     token = "a" * 32
@@ -666,3 +682,41 @@ def test_name_is_kept_as_text_and_nowhere_else(accepted, client, settings, name)
         (entry,) = json.loads(archive.read("manifest.json"))["photos"]
         assert (entry["name"], entry["file"]) == (shown, photo.file.name)
         assert all(re.fullmatch(OUR_NAME, one) for one in archive.namelist() if "/" in one)
+
+
+# -- U12: the storage is down or slow while a photo comes ----------------------------------------------------
+
+
+@pytest.mark.parametrize("trouble", [{"status": 503}, {"hang": True}], ids=["down", "slow"])
+def test_storage_that_does_not_take_the_photo_is_503_with_another_try(send, send_page, settings, upstreams, trouble):
+    settings.UPLOAD_TIMEOUT_SECONDS = 0.3
+    upstreams.script("upload", trouble, repeat_last=True)
+    answer = send(file(small("coffee")))
+    assert (answer.status_code, answer.json()["code"], answer.json()["retryable"]) == (503, "storage_unavailable", True)
+    assert int(answer["Retry-After"]) > 0
+    page = send_page(file(small("coffee")))
+    assert (page.status_code, b"You were not charged." in page.content) == (503, True)
+    assert b'<button type="submit">Try again</button>' in page.content
+    nothing_left(settings)
+    # What cannot be helped by trying again does not offer it.
+    assert b"<button" not in send_page(file(b"no photo")).content
+
+
+@pytest.mark.browser
+@pytest.mark.django_db(transaction=True)
+def test_page_keeps_the_photo_while_the_storage_is_down_and_tries_again(live_server, look, upstreams, open_page):
+    upstreams.down("upload", 503)
+    # The policy of a test's server knows nothing of where the stand-in shows pictures.
+    page = open_page(expected="status of 503|Status Error Code 503|Content Security Policy")
+    page.goto(live_server.url)
+    choose(page, picture(333, 222))
+    pick(page, look.name)
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("alert")).to_contain_text("We cannot store pictures at the moment.")
+    expect(page.locator("#chosen")).to_be_visible()
+    expect(page.locator("#chosen")).to_have_js_property("naturalWidth", 333)
+    assert not Run.objects.exists()
+    upstreams.down("upload", None)
+    page.get_by_role("button", name="Try again").click()
+    arrive(page)
+    assert Run.objects.get().photo.width == 333
