@@ -4,7 +4,6 @@ import contextlib
 import gzip
 import http.client
 import io
-import itertools
 import json
 import random
 import re
@@ -172,7 +171,7 @@ def zipped(name="x.txt", content=SECRET, data=b""):
 
 def frames(image_format, count=2, size=(96, 80)):
     """An animation: first red, then blue and green."""
-    others = itertools.islice(itertools.cycle([plain("blue", size), plain("green", size)]), count - 1)
+    others = [plain(("blue", "green")[number % 2], size) for number in range(count - 1)]
     return saved(plain("red", size), image_format, save_all=True, append_images=others)
 
 
@@ -495,7 +494,10 @@ def test_photo_is_upright_with_the_right_measures(accepted, kind):
 
 @pytest.mark.parametrize("image_format", ["WEBP", "PNG"])
 def test_animation_is_its_first_frame(accepted, image_format):
-    _, images = accepted(frames(image_format, 3))
+    animation = frames(image_format, 3)
+    with Image.open(io.BytesIO(animation)) as image:
+        assert image.n_frames == 3
+    _, images = accepted(animation)
     for image in images:
         assert differences(image, plain("red")).max() < 5
         assert getattr(image, "n_frames", 1) == 1
