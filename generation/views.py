@@ -134,7 +134,7 @@ def create(request: HttpRequest) -> HttpResponse:
             asked |= {name: data[name] for name in ("prompt", "strength", "seed")}
             page = redirect(services.start_run(preset=next(iter(data["presets"]), None), **asked))
     except GenerationError as error:
-        return _refuse(request, error.message, error.status)
+        return _refuse(request, error.message, error.status, again=error.transient)
     guests.sign_in(request, user)
     return _go(request, page)
 
@@ -146,10 +146,10 @@ def _sign_in_first(request: HttpRequest) -> HttpResponse:
     return _go(request, redirect(f"{reverse('account_login')}?{urlencode({'next': studio})}"))
 
 
-def _refuse(request: HttpRequest, message: str, status: int) -> HttpResponse:
+def _refuse(request: HttpRequest, message: str, status: int, *, again: bool = False) -> HttpResponse:
     """Put the sentence where the user is looking. With JavaScript only the sentence changes: the file stays chosen."""
     if request.htmx:  # type: ignore[attr-defined]
-        return render(request, "generation/_error.html", {"message": message}, status=status)
+        return render(request, "generation/_error.html", {"message": message, "again": again}, status=status)
     return _studio(request, error=message, status=status)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 from django.conf import settings
 from django.contrib.auth.middleware import LoginRequiredMiddleware
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, multipartparser
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import reverse
@@ -24,6 +24,8 @@ GetResponse = Callable[[HttpRequest], HttpResponse]
 
 # A form is the photo and a few short fields: more than this beside the photo is not our form.
 FORM_OVERHEAD_BYTES = 200_000
+# Django gives the head of a part 1 kB, and the name of the file is in it: a long one is no reason to refuse a photo.
+multipartparser.MAX_TOTAL_HEADER_SIZE = 65_536  # type: ignore[attr-defined]
 
 
 def request_context(get_response: GetResponse) -> GetResponse:

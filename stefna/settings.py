@@ -292,6 +292,8 @@ RUN_DEADLINE_SECONDS = env.int("RUN_DEADLINE_SECONDS", default=600)
 DAILY_RUN_LIMIT = env.int("DAILY_RUN_LIMIT", default=50)
 MAX_ACTIVE_RUNS = env.int("MAX_ACTIVE_RUNS", default=10)
 MAX_PHOTO_BYTES = env.int("MAX_PHOTO_BYTES", default=15_000_000)
+# No form of ours has two files; another one is refused before it is read.
+DATA_UPLOAD_MAX_NUMBER_FILES = 1
 MAX_PHOTO_PIXELS = env.int("MAX_PHOTO_PIXELS", default=40_000_000)
 MAX_PHOTO_SIDE = env.int("MAX_PHOTO_SIDE", default=2048)
 

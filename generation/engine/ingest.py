@@ -11,7 +11,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, cast
 
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 Image.init()
 try:
@@ -32,6 +32,8 @@ BROKEN = (
 _SRGB = ImageCms.createProfile("sRGB")
 # Pillow warns of very large pictures; as an error it reaches the one place where size is judged.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
+# The texts of a PNG are unpacked before they are dropped; Pillow allows 64 MB of them.
+PngImagePlugin.MAX_TEXT_MEMORY = 8_000_000
 
 
 class Refused(Exception):
