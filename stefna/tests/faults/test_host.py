@@ -22,7 +22,7 @@ from django.urls import reverse
 from django.utils import timezone
 from PIL import Image
 
-from conftest import SAMPLES, small
+from conftest import small
 from generation import attempts, sweep
 from generation.models import Run
 from stefna.tests.faults.web import Web, signed_in, until
@@ -85,10 +85,9 @@ def test_photo_that_memory_does_not_suffice_for_is_refused_and_nobody_dies(web):
     assert web.post_photo(member, small("coffee"), key="1") == 202
     used = int(Path(f"/proc/{web.worker}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     web.limit(resource.RLIMIT_AS, used + 16_000_000)
-    with Image.open(SAMPLES / "portrait.jpg") as image:
-        file = io.BytesIO()
-        # A PNG has to be decoded in full.
-        image.resize((3000, 2000)).save(file, "PNG")
+    file = io.BytesIO()
+    # A PNG has to be decoded in full, which takes 100 MB here.
+    Image.new("RGB", (6000, 6000), "teal").save(file, "PNG", compress_level=1)
     large = file.getvalue()
     assert web.post_photo(member, large, key="2") in (422, 503)
     web.limit(resource.RLIMIT_AS, None)
