@@ -18,12 +18,13 @@ from PIL import Image
 from accounts.models import User
 from generation import photos, services, tasks
 from generation.models import Photo, Preset, Run
+from notifications.models import Notification
 from stefna.tests.environment import SERVICES
 
 # Catalogues are compiled, not committed.
 call_command("compilemessages")
-# Workers of a queue engine are tested where there is one, on a database that they can share.
-collect_ignore = [] if SERVICES else ["stefna/tests/test_workers.py"]
+# Workers of a queue engine are tested where there is one, on a database that they can share; so is that database.
+collect_ignore = [] if SERVICES else ["stefna/tests/test_workers.py", "stefna/tests/faults/test_postgres.py"]
 
 SAMPLES = Path(__file__).parent / "static" / "img" / "samples"
 
@@ -156,3 +157,24 @@ def work():
         return done
 
     return work_on_all
+
+
+# -- What holds after every test -------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    result = yield
+    has_database = {"db", "transactional_db"} & set(item.fixturenames) or item.get_closest_marker("django_db")
+    if has_database and not connection.needs_rollback and not item.get_closest_marker("rows_by_hand"):
+        nothing_is_lost_and_nothing_made_up()
+    return result
+
+
+def nothing_is_lost_and_nothing_made_up():
+    """See that every run that ended has its news, and no other, and that none is worked on by nobody."""
+    told = dict(Notification.objects.exclude(kind="batch_done").values_list("subject", "kind"))
+    for run in Run.objects.filter(deleted_at=None):
+        expected = {"succeeded": "run_succeeded", "failed": "run_failed"}.get(run.status)
+        assert told.get(run.pk) == expected, f"{run.pk} is {run.status}, its user was told {told.get(run.pk)}"
+        assert run.worker or run.status != "running", f"{run.pk} is worked on by nobody"

@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 import requests
@@ -38,6 +39,7 @@ PEOPLE, PHOTOS_EACH = 10, 50
 MODEL_SECONDS, KILL_EVERY_SECONDS, RESTART_SECONDS = 5.0, 20, 2
 THREADS = 10
 BITS, SQUARE = 12, 24
+SLOW = 64
 APP_KEY = secrets.token_hex()
 PASSWORD = secrets.token_hex()
 
@@ -440,7 +442,77 @@ def rate(port: int, path: str, headers: dict[str, str], status: int, seconds: fl
         return sum(pool.map(ask, range(connections))) / seconds
 
 
-PARTS: dict[str, Callable[[], str]] = {"throughput": throughput, "submit": submit, "proof": proof}
+# -- Slow uploads --------------------------------------------------------------------------------------------------
+
+
+def slow() -> str:
+    rows = []
+    with Installation(web=1) as installation:
+        trusted = ssl.create_default_context(cafile=str(installation.certificate))
+        for name, port, context in (
+            ("nginx as documented, then gunicorn", installation.https_port, trusted),
+            ("gunicorn alone", installation.web_port, None),
+        ):
+            while not (idle := answers(port, context)):
+                pass  # it listens before it answers
+            with slow_uploads(port, context):
+                beside = answers(port, context)
+            rows.append([name, *(f"{max(found):.0f}" if found else "none within 5 s" for found in (idle, beside))])
+    return (
+        f"{SLOW} uploads that send ten bytes a second each, as many as gunicorn has threads, and `/healthz/live` beside"
+        " them, 20 times.\n\n" + report.table(["asked", "slowest ms, idle", "slowest ms, beside them"], rows)
+    )
+
+
+def connected(port: int, context: ssl.SSLContext | None) -> socket.socket:
+    plain = socket.create_connection(("127.0.0.1", port), timeout=5)
+    return context.wrap_socket(plain, server_hostname="localhost") if context else plain
+
+
+def answers(port: int, context: ssl.SSLContext | None) -> list[float]:
+    """Return the milliseconds of each of 20 answers, each over a connection of its own; of none if one is missing."""
+    found = []
+    for _ in range(20):
+        started = time.monotonic()
+        with connected(port, context) as connection:
+            connection.sendall(b"GET /healthz/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            try:
+                assert connection.recv(100).split()[1] == b"200"
+            except TimeoutError:
+                return []
+        found.append((time.monotonic() - started) * 1000)
+    return found
+
+
+@contextmanager
+def slow_uploads(port: int, context: ssl.SSLContext | None) -> Iterator[None]:
+    head = (
+        "POST /api/v1/photos HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Proto: https\r\nX-App-Key: x\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 5000000\r\n\r\n--x\r\n"
+    )
+    uploads, over = [connected(port, context) for _ in range(SLOW)], threading.Event()
+    for one in uploads:
+        one.sendall(head.encode())
+
+    def drip() -> None:
+        while not over.wait(0.1):
+            for one in uploads:
+                with suppress(OSError):
+                    one.sendall(b"x")
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    time.sleep(1)
+    try:
+        yield
+    finally:
+        over.set()
+        dripping.join()
+        for one in uploads:
+            one.close()
+
+
+PARTS: dict[str, Callable[[], str]] = {"throughput": throughput, "submit": submit, "slow": slow, "proof": proof}
 
 if __name__ == "__main__":
     if missing := [program for program in ("nginx", "openssl") if not shutil.which(program)]:

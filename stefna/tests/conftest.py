@@ -35,8 +35,9 @@ class Server:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.state = state
-        self.environment = os.environ | {"STATE_DIR": str(state)} | environment
-        self.environment.pop("DATABASE_URL", None)
+        # Its database is a file of its own, unless it is told of another one.
+        kept = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+        self.environment = kept | {"STATE_DIR": str(state)} | environment
         self.process: subprocess.Popen[bytes] | None = None
         self.stage: subprocess.Popen[str] | None = None
 

@@ -75,5 +75,25 @@ def test_every_setting_is_in_the_example_and_back():
     assert written - {"PORT", "WORKER_THREADS"} == read
 
 
+FAULTS = {"D": 10, "K": 12, "I": 11, "L": 10, "F": 18, "S": 21}
+
+
+def test_every_fault_is_written_down_with_tests_that_are_there():
+    rows = re.findall(r"(?m)^\| ([A-Z])(\d+) \|.*\| (.+) \|$", (ROOT / "docs" / "faults.md").read_text())
+    assert [(kind, int(number)) for kind, number, _ in rows] == [
+        (kind, number) for kind, count in FAULTS.items() for number in range(1, count + 1)
+    ]
+    for kind, number, proof in rows:
+        assert "`" in proof, f"{kind}{number} has no proof"
+
+
+@pytest.mark.parametrize("document", ["docs/faults.md", "SECURITY.md"])
+def test_document_names_tests_that_are_there(document):
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / document).read_text())
+    assert named
+    for path, name in set(named):
+        assert f"def {name}(" in (ROOT / path).read_text(), f"{path}::{name}"
+
+
 def test_vendored_scripts_name_no_source_map():
     assert not [path for path in (ROOT / "static").rglob("*.js") if "sourceMappingURL" in path.read_text()]

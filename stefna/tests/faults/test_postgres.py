@@ -1,0 +1,102 @@
+"""PostgreSQL that breaks off what it was doing, or is away: rows D2 and D3 of docs/faults.md."""
+
+import contextlib
+import json
+import threading
+
+import psycopg
+import pytest
+from django.db import connection
+
+from conftest import small
+from generation import attempts
+from generation.models import IdempotencyKey, Run
+from notifications.models import Notification
+from stefna.tests.app import code
+from stefna.tests.faults.web import Web, signed_in, until
+from stefna.tests.test_workers import Gate
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@contextlib.contextmanager
+def deadlock_with(first, second):
+    """Hold a row, and ask for another as soon as somebody who has that one waits for the first: one of us must fail."""
+    facts = connection.settings_dict
+    options = {"host": facts["HOST"], "port": facts["PORT"], "user": facts["USER"], "dbname": facts["NAME"]}
+    other = psycopg.connect(**{name: value for name, value in options.items() if value})
+    other.execute("SET deadlock_timeout = '1min'")
+    other.execute(*first)
+
+    def ask():
+        until(lambda: watching.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()[0])
+        other.execute(*second)
+        other.rollback()
+
+    watching = psycopg.connect(**{name: value for name, value in options.items() if value}, autocommit=True)
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield
+    finally:
+        asking.join(30)
+        other.close()
+        watching.close()
+
+
+def row(table, column, value):
+    return f"SELECT 1 FROM {table} WHERE {column} = %s FOR UPDATE", [value]
+
+
+def test_request_in_a_deadlock_is_503_and_leaves_nothing(alices, alice, sent):
+    with deadlock_with(row("generation_photo", "id", sent["id"]), row("accounts_profile", "user_id", alice.pk)):
+        answer = alices.run(photo_id=sent["id"], preset="duotone", key="k")
+    assert code(answer) == (503, "service_unavailable")
+    assert answer["Retry-After"] == "5"
+    assert (Run.objects.count(), IdempotencyKey.objects.count()) == (0, 0)
+    assert alices.run(photo_id=sent["id"], preset="duotone", key="k").status_code == 202
+
+
+def test_worker_in_a_deadlock_ends_its_run_all_the_same(start, alice):
+    run = Run.objects.claim(start().pk, "w:1:x")
+    whole = attempts.end
+
+    def end(run, change):
+        with deadlock_with(row("generation_run", "id", run.pk), row("accounts_profile", "user_id", alice.pk)):
+            attempts.end = whole
+            return whole(run, change)
+
+    attempts.end = end
+    try:
+        attempts.process_run(run)
+    finally:
+        attempts.end = whole
+    run.refresh_from_db()
+    assert (run.status, Notification.objects.filter(subject=run.pk).count()) == ("succeeded", 1)
+
+
+def test_database_that_is_away_is_said_and_nobody_has_to_be_restarted(install, tmp_path, client, alice, preset):
+    client.force_login(alice)
+    member = {"cookie": "sessionid", "session": client.cookies["sessionid"].value}
+    facts = connection.settings_dict
+    gate = Gate(facts["PORT"] or 5432)
+    address = f"postgres://{facts['USER']}@127.0.0.1:{gate.port}/{facts['NAME']}"
+    web = Web(install, tmp_path, DATABASE_URL=address)
+    try:
+        assert web.get("/healthz/ready") == 200
+        gate.shut()
+        assert web.get("/", **signed_in(member)) == 503
+        assert web.headers["Retry-After"] == "5"
+        assert b"<html" in web.body
+        assert web.post_photo(member, small("coffee")) == 503
+        assert (json.loads(web.body)["code"], web.headers["Retry-After"]) == ("service_unavailable", "5")
+        assert web.get("/healthz/live") == 200
+        assert web.get("/healthz/ready") == 503
+        gate.open()
+        until(lambda: web.get("/", **signed_in(member)) == 200)
+        assert web.post_photo(member, small("coffee")) == 202
+        # The threads that work on runs have waited too.
+        until(lambda: Run.objects.get().status == "succeeded", 60)
+        assert Notification.objects.count() == 1
+    finally:
+        web.end()
