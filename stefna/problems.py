@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 from django.core.exceptions import SuspiciousOperation
-from django.db import DatabaseError
+from django.db import DatabaseError, DataError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template import loader
 from django.utils.translation import gettext
@@ -88,11 +88,12 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response | No
             retry_after=error.retry_after or (AGAIN_SECONDS if error.status == 503 else None),
             resets_at=error.resets_at,
         )
+    # The database may refuse what passed every check of ours: PostgreSQL has no texts with a NUL in them.
+    elif isinstance(error, SuspiciousOperation | DataError):
+        members = problem(400)
     elif isinstance(error, DatabaseError):
         structlog.get_logger("stefna").exception("database_failed")
         members = problem(503, retryable=True, retry_after=AGAIN_SECONDS)
-    elif isinstance(error, SuspiciousOperation):
-        members = problem(400)
     elif isinstance(error, Http404):
         members = problem(404)
     elif isinstance(error, exceptions.APIException):
@@ -178,7 +179,10 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     # Called while the exception is being handled; a page for a database that is away must not ask it anything.
-    status = 503 if _is_passing(sys.exc_info()[1]) else 500
+    error = sys.exc_info()[1]
+    if isinstance(error, DataError):
+        return bad_request(request, error)
+    status = 503 if _is_passing(error) else 500
     if is_api(request):
         return answer(status, retryable=status == 503, retry_after=AGAIN_SECONDS if status == 503 else None)
     # Without the request, so that no context processor asks the database that is away who somebody is.

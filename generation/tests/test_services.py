@@ -9,7 +9,7 @@ from django.core.files.storage import default_storage
 from django.db import OperationalError, transaction
 from django.utils import timezone
 
-from accounts.models import Profile, User
+from accounts.models import User
 from conftest import in_parallel, small
 from generation import attempts, photos, provenance, services, sweep
 from generation.exceptions import (
@@ -351,13 +351,6 @@ def test_fifty_writers_at_once_never_find_the_database_locked(catalogue, preset,
         50, lambda n: services.start_run(user=users[n], photo=upload, preset=preset, key=uuid.uuid4().hex)
     )
     assert [answer for answer in answers if not isinstance(answer, Run)] == []
-
-
-@pytest.mark.django_db(transaction=True)
-def test_hundred_first_requests_make_one_profile(alice):
-    Profile.objects.all().delete()
-    answers = in_parallel(100, lambda n: Profile.objects.upsert(User.objects.get(pk=alice.pk)).pk)
-    assert set(answers) == {Profile.objects.get(user=alice).pk}
 
 
 def test_worker_with_a_wrong_clock_has_all_of_a_runs_time(start):

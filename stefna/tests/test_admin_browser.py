@@ -57,7 +57,7 @@ def test_every_page_of_the_desk_keeps_to_the_policy(desk, site):
     ):
         page.goto(f"{site.url}/admin/{path}", wait_until="networkidle")
         expect(page.locator("#content")).to_be_visible()
-    page.goto(f"{site.url}/admin/generation/run/")
+    page.goto(f"{site.url}/admin/generation/run/?q={alma['email']}")
     page.locator("#result_list tbody th a").first.click()
     expect(page.get_by_role("heading", name="Timeline")).to_be_visible()
     expect(page.get_by_alt_text("The photo")).to_have_js_property("complete", True)

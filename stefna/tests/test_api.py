@@ -254,6 +254,23 @@ def test_wrong_addresses_and_methods_are_problems_too(alices, method, path, expe
 # -- Following -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "path", ["/api/v1/runs?preset=%00", "/api/v1/presets?q=%00", "/api/v1/presets/%00", "/runs/?q=%00&look=%00", "/%00"]
+)
+def test_nul_in_an_address_is_no_error(alices, alice, path):
+    page = Client()
+    page.force_login(alice)
+    assert page.get(path).status_code in (200, 400, 404)
+
+
+def test_nul_in_what_is_sent_is_a_wrong_request(alices, sent):
+    for fields in ({"presets": ["\0", "duotone"]}, {"preset": "a\0", "variations": 2}):
+        asked = {"photo_id": sent["id"]} | fields
+        answer = alices("post", "batches", asked, **{"Idempotency-Key": uuid.uuid4().hex})
+        assert answer.status_code == 400
+    assert alices.run(photo_id=sent["id"], preset="\0").status_code == 400
+
+
 def test_unchanged_run_is_304(alices, sent, work):
     run = alices.run(photo_id=sent["id"], preset="duotone").json()
     seen = alices("get", f"runs/{run['id']}")

@@ -146,7 +146,7 @@ def test_server_killed_in_an_upload_leaves_nothing_that_stays(server):
             b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\n',
             b"Content-Type: image/jpeg\r\n\r\n",
             small("portrait"),
-            os.urandom(4_000_000),
+            bytes(4_000_000),
             b'\r\n--x\r\nContent-Disposition: form-data; name="preset"\r\n\r\nduotone\r\n--x--\r\n',
         ]
     )

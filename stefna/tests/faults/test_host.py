@@ -65,7 +65,7 @@ def pictures_of(server):
 @pytest.mark.parametrize("size", [300, 4_000_000], ids=["in memory", "through a temporary file"])
 def test_disk_that_takes_nothing_more_is_503_and_leaves_no_file(web, size):
     member = web.server.call("member")
-    data = small("coffee") + os.urandom(size)
+    data = small("coffee") + bytes(size)
     before = pictures_of(web.server)
     # Every write of more than nothing fails: pictures, temporary files, the database, and the log.
     web.limit(resource.RLIMIT_FSIZE, 0)
