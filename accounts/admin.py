@@ -1,3 +1,4 @@
+from allauth.socialaccount.models import SocialApp, SocialToken
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as StockUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
@@ -67,3 +68,7 @@ def is_superuser(request: HttpRequest) -> bool:
 def may_manage(request: HttpRequest, user: User | None) -> bool:
     """Say whether an account is one that this member of staff may change at all: rights are the superuser's matter."""
     return is_superuser(request) or not user or not (user.is_staff or user.is_superuser)
+
+
+# Keys of sign-in services come from the environment. A row here would be a second truth, and a secret in the database.
+admin.site.unregister([SocialApp, SocialToken])
