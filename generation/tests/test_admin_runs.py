@@ -86,6 +86,7 @@ def test_nothing_can_be_changed_here(owner, failed):
 # -- Finding one ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rows_by_hand
 def test_list_asks_the_same_for_one_three_and_a_hundred_runs(owner, failed):
     one = asked_for(owner, LIST)
     for number in (2, 97):

@@ -14,6 +14,8 @@ from generation.metrics import SUCCEEDED
 from generation.models import CountedRuns, Run
 from generation.waiting import Waiting, just_ended, waiting
 
+pytestmark = pytest.mark.rows_by_hand
+
 NOW = datetime(2026, 11, 25, 14, 20, tzinfo=UTC)
 Step = CountedRuns.Step
 HOUR = timedelta(hours=1)

@@ -15,7 +15,7 @@ from generation import charts, figures, metrics
 from generation.models import CountedRuns, Run
 from generation.providers.endpoints import Outcome, call, configured
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.rows_by_hand]
 PAGE = reverse("metrics_page")
 
 

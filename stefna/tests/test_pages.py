@@ -155,6 +155,7 @@ def test_description_of_the_api_is_shown_under_its_own_policy(site, open_page):
 
 
 @pytest.mark.django_db
+@pytest.mark.rows_by_hand
 def test_history_of_two_hundred_asks_no_more_than_one_of_three(client, start, work, django_assert_max_num_queries):
     made = [start(), start(), start()]
     work()
