@@ -67,11 +67,11 @@ class Numbers:
     outcomes: Outcomes = field(default_factory=Counter)
     times: dict[str, Histogram] = field(default_factory=lambda: defaultdict(Counter))
 
-    def add(self, outcomes: Mapping[str, int], times: Mapping[str, Mapping[str, int]]) -> None:
+    def add(self, other: Numbers) -> None:
         # Counter.update does the same at several times the cost, and this is where the page's time goes.
-        for outcome, number in outcomes.items():
+        for outcome, number in other.outcomes.items():
             self.outcomes[outcome] += number
-        for phase, counts in times.items():
+        for phase, counts in other.times.items():
             mine = self.times[phase]
             for bucket, number in counts.items():
                 mine[bucket] += number
@@ -80,7 +80,7 @@ class Numbers:
     def sum(cls, parts: Iterable[Numbers]) -> Numbers:
         whole = cls()
         for numbers in parts:
-            whole.add(numbers.outcomes, numbers.times)
+            whole.add(numbers)
         return whole
 
     @property
@@ -136,9 +136,9 @@ class Period:
 
     def add(self, counted: Counted) -> None:
         for slug, numbers in counted["presets"].items():
-            self.presets[slug].add(**numbers)
+            self.presets[slug].add(Numbers(**numbers))
         for key, packed in counted["users"].items():
-            self.users[key].add(**vars(Numbers.unpack(packed)))
+            self.users[key].add(Numbers.unpack(packed))
 
     def as_json(self) -> Counted:
         return {
@@ -254,9 +254,10 @@ class Span:
         return Numbers.sum(self.steps.values())
 
     def add(self, start: datetime, counted: Counted) -> None:
-        for slug, numbers in counted["presets"].items():
-            self.presets[slug].add(**numbers)
-            self.steps[start].add(**numbers)
+        for slug, kept in counted["presets"].items():
+            numbers = Numbers(**kept)
+            self.presets[slug].add(numbers)
+            self.steps[start].add(numbers)
         self.users.append(counted["users"])
 
     def busiest_users(self, most: int) -> tuple[dict[str, Numbers], int]:
@@ -268,7 +269,7 @@ class Span:
         busiest = {key: Numbers() for key in sorted(ended, key=lambda key: (-ended[key], int(key)))[:most]}
         for group in self.users:
             for key in busiest.keys() & group.keys():
-                busiest[key].add(**vars(Numbers.unpack(group[key])))
+                busiest[key].add(Numbers.unpack(group[key]))
         return busiest, len(ended)
 
 
