@@ -26,6 +26,7 @@ WANTING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, 
 PREFIX = "/api/"
 CONTENT_TYPE = "application/problem+json"
 AGAIN_SECONDS = 5
+CHALLENGE = 'Bearer realm="stefna"'
 CODES = {
     400: "invalid",
     401: "not_authenticated",
@@ -99,12 +100,10 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response | No
     elif isinstance(error, exceptions.APIException):
         members = _of_framework(error)
         if isinstance(error, exceptions.AuthenticationFailed | exceptions.NotAuthenticated):
-            headers["WWW-Authenticate"] = getattr(error, "auth_header", None) or 'Bearer realm="stefna"'
+            headers["WWW-Authenticate"] = getattr(error, "auth_header", None) or CHALLENGE
     else:
         return None
-    if "retry_after" in members:
-        headers["Retry-After"] = str(members["retry_after"])
-    return Response(members, status=members["status"], headers=headers, content_type=CONTENT_TYPE)
+    return Response(members, status=members["status"], headers=headers | _headers(members), content_type=CONTENT_TYPE)
 
 
 def _of_framework(error: exceptions.APIException) -> dict[str, Any]:
@@ -140,12 +139,16 @@ def _flat(texts: Any) -> list[Any]:
 
 def answer(status: int, detail: str = "", **options: Any) -> HttpResponse:
     """Answer with a problem outside of an API view."""
-    response = JsonResponse(problem(status, detail, **options), status=status, content_type=CONTENT_TYPE)
+    members = problem(status, detail, **options)
+    headers = _headers(members)
     if status == 401:
-        response["WWW-Authenticate"] = 'Bearer realm="stefna"'
-    if options.get("retry_after"):
-        response["Retry-After"] = str(options["retry_after"])
-    return response
+        headers["WWW-Authenticate"] = CHALLENGE
+    return JsonResponse(members, status=status, content_type=CONTENT_TYPE, headers=headers)
+
+
+def _headers(members: dict[str, Any]) -> dict[str, str]:
+    """Return what a problem says in headers too."""
+    return {"Retry-After": str(members["retry_after"])} if "retry_after" in members else {}
 
 
 def is_api(request: HttpRequest) -> bool:
