@@ -7,7 +7,7 @@ import threading
 import time
 
 from conftest import small
-from stefna.tests.faults.web import Web, signed_in
+from stefna.tests.faults.web import signed_in
 
 
 @contextlib.contextmanager
@@ -27,10 +27,8 @@ def test_lock_of_three_seconds_fails_no_request(web):
     answers = []
 
     def ask(number):
-        mine = Web.__new__(Web)
-        mine.port = web.port
-        answers.append(mine.post_photo(member, small("coffee"), key=str(number)))
-        answers.append(mine.get("/", **signed_in(member)))
+        answers.append(web.post_photo(member, small("coffee"), key=str(number)).status)
+        answers.append(web.status("/", **signed_in(member)))
 
     with write_lock(web.server):
         asking = [threading.Thread(target=ask, args=(number,)) for number in range(5)]
@@ -47,7 +45,8 @@ def test_lock_that_lasts_is_503_and_leaves_nothing(web):
     member = web.server.call("member")
     with write_lock(web.server):
         # Longer than a connection waits.
-        assert web.post_photo(member, small("coffee")) == 503
-        assert (web.headers["Retry-After"], json.loads(web.body)["code"]) == ("5", "service_unavailable")
+        refused = web.post_photo(member, small("coffee"))
+        assert refused.status == 503
+        assert (refused.headers["Retry-After"], json.loads(refused.text)["code"]) == ("5", "service_unavailable")
     assert web.server.call("rows", email=member["email"]) == [0, 0, 0]
-    assert web.post_photo(member, small("coffee")) == 202
+    assert web.post_photo(member, small("coffee")).status == 202

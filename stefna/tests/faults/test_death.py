@@ -3,8 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from contextlib import suppress
 
@@ -18,7 +16,7 @@ from generation.models import Run
 from generation.providers import aiml
 from generation.tests.conftest import standin, upstreams  # noqa: F401  (fixtures)
 from notifications.models import Notification
-from stefna.tests.conftest import ROOT
+from stefna.tests.faults.web import FORM, Web, form, signed_in, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -118,38 +116,25 @@ def test_third_death_fails_the_run_and_the_next_one_is_made(upstreams, start, wo
 # -- The process that serves pages -----------------------------------------------------------------------------
 
 
-def test_server_told_to_stop_finishes_what_it_makes(server, standin):  # noqa: F811
+def test_server_told_to_stop_finishes_what_it_makes(install, tmp_path, standin):  # noqa: F811
     standin.reset()
     standin.defaults(aiml_delay=2)
-    address = f"127.0.0.1:{server.port}"
-    environment = server.environment | standin.environment() | {"GUNICORN_CMD_ARGS": f"--bind {address}"}
-    server.environment = environment
-    with (server.state / "web.log").open("wb") as log:
-        command = [sys.executable, "-m", "gunicorn", "stefna.wsgi"]
-        web = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    web = Web(install, tmp_path, **standin.environment())
     try:
-        server.call("run", email=server.call("member")["email"], state="queued")
+        web.server.call("run", email=web.server.call("member")["email"], state="queued")
         until(lambda: standin.counts()["aiml"]["in_flight"] == 1)
-        web.terminate()
-        assert web.wait(30) == 0
-        assert server.call("ended") == [["succeeded", 1, 1]]
+        web.process.terminate()
+        assert web.process.wait(30) == 0
+        assert web.server.call("ended") == [["succeeded", 1, 1]]
     finally:
-        web.kill()
-        web.wait()
+        web.end()
 
 
 def test_server_killed_in_an_upload_leaves_nothing_that_stays(server):
     member = server.call("member")
     uploads = server.state / "tmp"
-    body = b"".join(
-        [
-            b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\n',
-            b"Content-Type: image/jpeg\r\n\r\n",
-            small("portrait"),
-            bytes(4_000_000),
-            b'\r\n--x\r\nContent-Disposition: form-data; name="preset"\r\n\r\nduotone\r\n--x--\r\n',
-        ]
-    )
+    # What follows a JPEG in its file is not looked at; this much of it goes through a temporary file.
+    body = form(small("portrait") + bytes(4_000_000))
     server.start()
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(request(member, body) + body[:3_500_000])
@@ -160,7 +145,6 @@ def test_server_killed_in_an_upload_leaves_nothing_that_stays(server):
     os.utime(left, (0, 0))
     assert server.call("clean_up")["unfinished_uploads"] == 1
     assert list(uploads.iterdir()) == []
-    # The photo is what it says it is to its end: what follows a JPEG is not looked at.
     server.start()
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(request(member, body) + body)
@@ -169,11 +153,10 @@ def test_server_killed_in_an_upload_leaves_nothing_that_stays(server):
 
 
 def request(member, body):
-    return (
-        "POST /api/v1/runs HTTP/1.1\r\nHost: 127.0.0.1\r\nIdempotency-Key: k\r\nConnection: close\r\n"
-        f"Cookie: {member['cookie']}={member['session']}; csrftoken={'c' * 32}\r\nX-CSRFToken: {'c' * 32}\r\n"
-        f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {len(body)}\r\n\r\n"
-    ).encode()
+    headers = {"Host": "127.0.0.1", "Idempotency-Key": "k", "Connection": "close"} | signed_in(member)
+    headers |= {"Content-Type": FORM, "Content-Length": len(body)}
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join(["POST /api/v1/runs HTTP/1.1", *lines, "", ""]).encode()
 
 
 def test_answer_that_was_never_sent_is_given_to_who_asks_again(alices, alice, sent, preset):
@@ -182,10 +165,3 @@ def test_answer_that_was_never_sent_is_given_to_who_asks_again(alices, alice, se
     answer = alices.run(photo_id=sent["id"], preset=preset.slug, key="k")
     assert (answer.status_code, answer["Idempotent-Replayed"]) == (202, "true")
     assert answer.json()["id"] == str(run.pk) == str(Run.objects.get().pk)
-
-
-def until(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)

@@ -39,20 +39,22 @@ def test_installation_goes_on_without_redis(install, tmp_path, redis):
         page = Web(install, tmp_path, REDIS_URL=f"redis://127.0.0.1:{port}/0")
         member = page.server.call("member")
         started = time.monotonic()
-        assert page.get("/", **signed_in(member)) == 200
+        assert page.status("/", **signed_in(member)) == 200
         # A silent one is waited for once, a quarter of a second: the bound is loose, and far below what asking it
         # at every step would take.
         assert time.monotonic() - started < 2
-        assert page.post_photo(member, small("coffee")) == 202
-        run = json.loads(page.body)["id"]
+        accepted = page.post_photo(member, small("coffee"))
+        assert accepted.status == 202
+        run = json.loads(accepted.text)["id"]
 
         def done():
-            assert page.get(f"/api/v1/runs/{run}", **signed_in(member)) == 200
-            return json.loads(page.body)["status"] == "succeeded"
+            answer = page.ask("GET", f"/api/v1/runs/{run}", **signed_in(member))
+            assert answer.status == 200
+            return json.loads(answer.text)["status"] == "succeeded"
 
         until(done)
         page.end()
-    assert (tmp_path / "web.log").read_text().count("cache_away") == 1
+    assert page.log().count("cache_away") == 1
 
 
 # -- Disk, memory, files ---------------------------------------------------------------------------------------
@@ -68,45 +70,44 @@ def test_disk_that_takes_nothing_more_is_503_and_leaves_no_file(web, size):
     data = small("coffee") + bytes(size)
     before = pictures_of(web.server)
     # Every write of more than nothing fails: pictures, temporary files, the database, and the log.
-    web.limit(resource.RLIMIT_FSIZE, 0)
-    assert web.post_photo(member, data) == 503
-    assert json.loads(web.body)["code"] in ("service_unavailable", "storage_unavailable")
-    assert web.get("/healthz/ready") == 503
-    assert web.get("/healthz/live") == 200
-    assert pictures_of(web.server) == before
-    web.limit(resource.RLIMIT_FSIZE, None)
+    with web.limited(resource.RLIMIT_FSIZE, 0):
+        refused = web.post_photo(member, data)
+        assert refused.status == 503
+        assert json.loads(refused.text)["code"] in ("service_unavailable", "storage_unavailable")
+        assert web.status("/healthz/ready") == 503
+        assert web.status("/healthz/live") == 200
+        assert pictures_of(web.server) == before
     assert web.server.call("rows", email=member["email"]) == [0, 0, 0]
-    assert web.post_photo(member, data) == 202
-    assert web.get("/healthz/ready") == 200
+    assert web.post_photo(member, data).status == 202
+    assert web.status("/healthz/ready") == 200
 
 
 def test_photo_that_memory_does_not_suffice_for_is_refused_and_nobody_dies(web):
     member = web.server.call("member")
-    assert web.post_photo(member, small("coffee"), key="1") == 202
-    used = int(Path(f"/proc/{web.worker}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    web.limit(resource.RLIMIT_AS, used + 16_000_000)
+    assert web.post_photo(member, small("coffee"), key="1").status == 202
     file = io.BytesIO()
     # A PNG has to be decoded in full, which takes 100 MB here.
     Image.new("RGB", (6000, 6000), "teal").save(file, "PNG", compress_level=1)
-    large = file.getvalue()
-    assert web.post_photo(member, large, key="2") in (422, 503)
-    web.limit(resource.RLIMIT_AS, None)
-    assert web.post_photo(member, large, key="3") == 202
-    assert Path(f"/proc/{web.worker}").exists()
+    worker = web.worker
+    used = int(Path(f"/proc/{worker}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    with web.limited(resource.RLIMIT_AS, used + 16_000_000):
+        assert web.post_photo(member, file.getvalue(), key="2").status in (422, 503)
+    assert web.post_photo(member, file.getvalue(), key="3").status == 202
+    assert web.worker == worker
 
 
 def test_process_without_file_descriptors_recovers(web):
     member = web.server.call("member")
-    web.limit(resource.RLIMIT_NOFILE, 64)
-    idle = [socket.create_connection(("127.0.0.1", web.port)) for _ in range(80)]
-    time.sleep(0.5)
-    with contextlib.suppress(OSError):
-        assert web.ask("GET", "/", timeout=3, **signed_in(member)) in (200, 503)
-    for one in idle:
-        one.close()
-    until(lambda: web.get("/healthz/live") == 200)
-    assert web.post_photo(member, small("coffee")) == 202
-    assert "Internal Server Error" not in (web.server.state / "web.log").read_text()
+    with web.limited(resource.RLIMIT_NOFILE, 64):
+        idle = [socket.create_connection(("127.0.0.1", web.port)) for _ in range(80)]
+        time.sleep(0.5)
+        with contextlib.suppress(OSError):
+            assert web.ask("GET", "/", timeout=3, **signed_in(member)).status in (200, 503)
+        for one in idle:
+            one.close()
+        until(lambda: web.status("/healthz/live") == 200)
+        assert web.post_photo(member, small("coffee")).status == 202
+    assert "Internal Server Error" not in web.log()
 
 
 # -- Clock -----------------------------------------------------------------------------------------------------

@@ -1,18 +1,15 @@
 """The product as production serves it: gunicorn, no DEBUG, a proxy in front; talked to over a socket."""
 
-import contextlib
-import http.client
 import json
 import re
 import socket
 import subprocess
 import sys
-import time
-from types import SimpleNamespace
 
 import pytest
 
 from stefna.tests.conftest import ROOT
+from stefna.tests.faults.web import Web
 
 SECRETS = {
     "SECRET_KEY": "canary-secret-key-" + "0" * 40,
@@ -21,39 +18,16 @@ SECRETS = {
 }
 # What only the inside of the product knows.
 INSIDE = ["canary", "Traceback", "RuntimeError", "Exception", str(ROOT), "site-packages", "urlpatterns", ".py", "DEBUG"]
-BEHIND_PROXY = {"Host": "stefna.example", "X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
 
 
 @pytest.fixture(scope="module")
 def served(install, tmp_path_factory):
-    made = install(
-        tmp_path_factory.mktemp("served"), DEBUG="0", ALLOWED_HOSTS="stefna.example", TRUSTED_PROXIES="1",
-        DJANGO_SETTINGS_MODULE="stefna.tests.faults.production", ACCOUNT_EMAIL_VERIFICATION="none", WEB_CONCURRENCY="1",
+    made = Web(
+        install, tmp_path_factory.mktemp("served"), ACCOUNT_EMAIL_VERIFICATION="none", WEB_CONCURRENCY="1",
         RUN_WORKER_THREADS="0", MAX_PHOTO_SIDE="320", **SECRETS,
     )  # fmt: skip
-    made.environment["PORT"] = str(made.port)
-    log = made.state / "gunicorn.log"
-    with log.open("ab") as out:
-        command = [sys.executable, "-m", "gunicorn", "stefna.wsgi"]
-        process = subprocess.Popen(command, cwd=ROOT, env=made.environment, stdout=out, stderr=out)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError):
-            ask(made, "GET", "/healthz/live")
-            break
-        time.sleep(0.1)
     yield made
-    process.terminate()
-    process.wait()
-
-
-def ask(served, method, path, body=None, **headers):
-    """Send a request as the proxy hands it on."""
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
-    with contextlib.closing(connection):
-        connection.request(method, path, body, BEHIND_PROXY | headers)
-        answer = connection.getresponse()
-        return SimpleNamespace(status=answer.status, headers=answer.headers, text=answer.read().decode())
+    made.end()
 
 
 def talk(served, *lines):
@@ -64,22 +38,18 @@ def talk(served, *lines):
         return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
 
-def log_of(served):
-    return (served.state / "gunicorn.log").read_text()
-
-
 # -- S10: what every answer says to the browser --------------------------------------------------------------
 
 
 def test_every_answer_carries_the_defences(served):
-    page = ask(served, "GET", "/account/signup/")
+    page = served.ask("GET", "/account/signup/")
     token = re.search(r'csrfmiddlewaretoken" value="(\w+)', page.text)[1]
     cookie = page.headers["Set-Cookie"].partition(";")[0]
     form = {"Cookie": cookie, "Referer": "https://stefna.example/", "Content-Type": "application/x-www-form-urlencoded"}
     sent = f"email=new@example.com&password1=a-password-of-mine&csrfmiddlewaretoken={token}"
-    signed_up = ask(served, "POST", "/account/signup/", sent, **form)
+    signed_up = served.ask("POST", "/account/signup/", sent, **form)
     assert signed_up.status == 302
-    others = [ask(served, "GET", path) for path in ("/", "/nothing", "/api/v1/ping")]
+    others = [served.ask("GET", path) for path in ("/", "/nothing", "/api/v1/ping")]
     for answer in [page, signed_up, *others]:
         policy = dict(part.split(" ", 1) for part in answer.headers["Content-Security-Policy"].split("; "))
         assert {policy[name] for name in ("default-src", "object-src", "base-uri", "frame-ancestors")} == {"'none'"}
@@ -99,7 +69,7 @@ def test_every_answer_carries_the_defences(served):
 
 
 def test_without_tls_nothing_is_served(served):
-    plain = ask(served, "GET", "/account/login/", **{"X-Forwarded-Proto": "http"})
+    plain = served.ask("GET", "/account/login/", **{"X-Forwarded-Proto": "http"})
     assert (plain.status, plain.headers["Location"]) == (301, "https://stefna.example/account/login/")
 
 
@@ -108,10 +78,10 @@ def test_without_tls_nothing_is_served(served):
 
 @pytest.mark.parametrize("path", ["/nothing", "/api/v1/nothing", "/with-a-bug", "/api/v1/with-a-bug"])
 def test_error_shows_no_settings_and_no_stack(served, path):
-    answer = ask(served, "GET", path)
+    answer = served.ask("GET", path)
     status = 500 if "bug" in path else 404
     assert answer.status == status
-    assert [word for word in [*INSIDE, str(served.state)] if word in answer.text] == []
+    assert [word for word in [*INSIDE, str(served.server.state)] if word in answer.text] == []
     if path.startswith("/api/"):
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert json.loads(answer.text)["status"] == status
@@ -155,9 +125,9 @@ def test_odd_request_is_refused_and_nothing_is_smuggled(served, lines, status):
 
 @pytest.mark.parametrize("how", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"])
 def test_method_is_the_one_that_was_sent(served, how):
-    assert ask(served, "POST", "/api/v1/presets/duotone", **{how: "GET"}).status in (401, 405)
-    assert ask(served, "POST", "/runs/?_method=GET", "_method=GET", **{how: "GET"}).status in (403, 405)
-    assert ask(served, "GET", "/account/login/?_method=DELETE", **{how: "DELETE"}).status == 200
+    assert served.ask("POST", "/api/v1/presets/duotone", **{how: "GET"}).status in (401, 405)
+    assert served.ask("POST", "/runs/?_method=GET", "_method=GET", **{how: "GET"}).status in (403, 405)
+    assert served.ask("GET", "/account/login/?_method=DELETE", **{how: "DELETE"}).status == 200
 
 
 # -- S17: whatever is sent, an event is a line ---------------------------------------------------------------
@@ -165,7 +135,7 @@ def test_method_is_the_one_that_was_sent(served, how):
 
 def lines_of(served):
     """Return the log's own lines, each of which has to be JSON; gunicorn has a few of its own, for its operator."""
-    lines = (served.state / "gunicorn.log").read_text().split("\n")
+    lines = served.log().split("\n")
     return [json.loads(line) for line in lines if line and not re.match(r"\[\d{4}-\d\d-\d\d .*\] \[[A-Z]+\] ", line)]
 
 
@@ -180,11 +150,11 @@ def assert_nothing_is_forged(written):
 def test_line_breaks_over_the_wire_make_no_line_of_their_own(served):
     forged = '%0A%0D%0B%C2%85%E2%80%A8{"event": "forged"}'.replace(" ", "%20").replace('"', "%22")
     before = len(lines_of(served))
-    ask(served, "GET", f"/nothing{forged}?{forged}")
-    ask(served, "GET", f"/api/v1/nothing{forged}", **{"X-Request-ID": "a\tb%0Ac", "User-Agent": forged})
-    ask(served, "POST", "/account/login/", f"login={forged}&password={forged}", Referer=f"https://{forged}/")
-    ask(served, "GET", "/", Host=f"stefna.example{forged}")
-    ask(served, "GET", "/with-a-bug", **{"X-Request-ID": forged, "User-Agent": "\x85forged"})
+    served.ask("GET", f"/nothing{forged}?{forged}")
+    served.ask("GET", f"/api/v1/nothing{forged}", **{"X-Request-ID": "a\tb%0Ac", "User-Agent": forged})
+    served.ask("POST", "/account/login/", f"login={forged}&password={forged}", Referer=f"https://{forged}/")
+    served.ask("GET", "/", Host=f"stefna.example{forged}")
+    served.ask("GET", "/with-a-bug", **{"X-Request-ID": forged, "User-Agent": "\x85forged"})
     written = lines_of(served)[before:]
     assert len(written) >= 5
     assert_nothing_is_forged(written)
@@ -223,7 +193,7 @@ client.get("/with-a-bug", headers={"Referer": forged})
 def test_line_breaks_in_names_and_headers_make_no_line_of_their_own(served):
     done = subprocess.run(
         [sys.executable, "manage.py", "shell", "--no-imports", "-c", INSIDE_THE_PRODUCT],
-        cwd=ROOT, env=served.environment, capture_output=True, text=True, check=True,
+        cwd=ROOT, env=served.server.environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     written = [json.loads(line) for line in done.stderr.split("\n") if line]
     assert {line["event"] for line in written} >= {"generation_succeeded", "generation_failed"}

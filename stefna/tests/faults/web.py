@@ -6,6 +6,8 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 from stefna.tests.conftest import ROOT
 
@@ -15,7 +17,7 @@ PRODUCTION = {
     "TRUSTED_PROXIES": "1",
     "DJANGO_SETTINGS_MODULE": "stefna.tests.faults.production",
 }
-BEHIND_PROXY = {"Host": "stefna.example", "X-Forwarded-Proto": "https", "Referer": "https://stefna.example/"}
+BEHIND_PROXY = {"Host": "stefna.example", "X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
 
 
 class Web:
@@ -28,56 +30,76 @@ class Web:
         with (server.state / "web.log").open("ab") as log:
             command = [sys.executable, "-m", "gunicorn", "stefna.wsgi"]
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-        until(lambda: self.get("/healthz/live") == 200)
-        children = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
-        with open(children) as pids:
-            self.worker = int(pids.read().split()[0])
+        until(lambda: self.status("/healthz/live") == 200)
 
-    def limit(self, what, most):
-        """Set a limit of the process that answers; None takes it away."""
-        _, hard = resource.prlimit(self.worker, what)
-        resource.prlimit(self.worker, what, (hard if most is None else most, hard))
+    @property
+    def worker(self):
+        """The number of the process that answers: gunicorn puts another in its place when it has ended."""
+        return int(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()[0])
 
-    def ask(self, method, path, body=None, timeout=60, **headers):
-        asked = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+    @contextlib.contextmanager
+    def limited(self, what, most):
+        """Set a limit of the process that answers, for a while."""
+        worker = self.worker
+        before = resource.prlimit(worker, what)
+        resource.prlimit(worker, what, (most, before[1]))
         try:
+            yield
+        finally:
+            # It may have ended of it.
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(worker, what, before)
+
+    def ask(self, method, path, body=None, *, timeout=60, **headers):
+        """Send a request as the proxy hands it on. Raises OSError where there is no answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        with contextlib.closing(connection):
             # Who is refused before they have sent everything hears so only if they go on to listen.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                asked.request(method, path, body, BEHIND_PROXY | headers)
-            answer = asked.getresponse()
-            self.body = answer.read()
-            self.headers = answer.headers
-            return answer.status
-        finally:
-            asked.close()
+                connection.request(method, path, body, BEHIND_PROXY | headers)
+            answer = connection.getresponse()
+            return SimpleNamespace(status=answer.status, headers=answer.headers, text=answer.read().decode())
 
-    def get(self, path, **headers):
+    def status(self, path, **headers):
+        """Return how a page is answered; 0 for not at all."""
         try:
-            return self.ask("GET", path, **headers)
+            return self.ask("GET", path, **headers).status
         except OSError:
             return 0
 
-    def post_photo(self, member, data, key="k", path="/api/v1/runs"):
-        body = b"\r\n".join(
-            [
-                b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"',
-                b"Content-Type: image/jpeg\r\n",
-                data,
-                b'--x\r\nContent-Disposition: form-data; name="preset"\r\n',
-                b"duotone\r\n--x--\r\n",
-            ]
-        )
-        headers = signed_in(member) | {"Idempotency-Key": key, "Content-Type": "multipart/form-data; boundary=x"}
-        return self.ask("POST", path, body, **headers)
+    def post_photo(self, member, data, key="k"):
+        ours = {"Idempotency-Key": key, "Content-Type": FORM}
+        return self.ask("POST", "/api/v1/runs", form(data), **signed_in(member) | ours)
+
+    def log(self):
+        return (self.server.state / "web.log").read_text()
 
     def end(self):
         self.process.terminate()
         self.process.wait(60)
 
 
+FORM = "multipart/form-data; boundary=x"
+
+
+def form(data):
+    """Return what asks for a run of a photo."""
+    return b"\r\n".join(
+        [
+            b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"',
+            b"Content-Type: image/jpeg\r\n",
+            data,
+            b'--x\r\nContent-Disposition: form-data; name="preset"\r\n',
+            b"duotone\r\n--x--\r\n",
+        ]
+    )
+
+
 def signed_in(member):
+    """Return the headers of a member's browser that sends a form of ours."""
     token = "c" * 32
-    return {"Cookie": f"{member['cookie']}={member['session']}; csrftoken={token}", "X-CSRFToken": token}
+    cookies = f"{member['cookie']}={member['session']}; csrftoken={token}"
+    return {"Cookie": cookies, "X-CSRFToken": token, "Referer": "https://stefna.example/"}
 
 
 def until(condition, seconds=30):
