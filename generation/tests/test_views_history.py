@@ -33,6 +33,7 @@ def moment(answer):
     return answer.content.decode().partition('name="moment" value="')[2].partition('"')[0]
 
 
+# What is brought back comes without its news.
 @pytest.mark.rows_by_hand
 def test_deleted_picture_is_gone_and_undo_brings_it_back(alices, made):
     run = made[0]
@@ -74,6 +75,7 @@ def test_nonsense_to_undo_is_no_500(alices, value):
     assert alices.post(reverse("restore"), {"moment": value}).status_code in (302, 404)
 
 
+# What is brought back comes without its news.
 @pytest.mark.rows_by_hand
 def test_selection_is_deleted_and_brought_back_as_one(alices, made):
     two = [str(run.pk) for run in made[:2]]

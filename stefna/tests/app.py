@@ -44,4 +44,5 @@ class App:
 
 
 def code(answer):
-    return answer.status_code, answer.json()["code"]
+    """Return an answer's status and its error code, which is empty when it is none."""
+    return answer.status_code, answer.json().get("code", "")

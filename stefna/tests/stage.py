@@ -48,15 +48,19 @@ def member(password: str = "", owner: bool = False) -> dict[str, str]:
     make = User.objects.create_superuser if owner else User.objects.create_user
     user = make(email, password or None)
     Profile.objects.filter(user=user).update(display_name="Alma")
+    cookie = just_signed_in(user).cookies[settings.SESSION_COOKIE_NAME].value
+    return {"email": email, "session": cookie, "cookie": settings.SESSION_COOKIE_NAME}
+
+
+def just_signed_in(user: User) -> Client:
+    """Return the browser of somebody who has just said who they are: the pages that ask do not ask again."""
     client = Client()
     client.force_login(user)
-    # Who has just said who they are is not asked again by the pages that ask.
     session = client.session
     session["account_authentication_methods"] = [{"method": "password", "at": time.time(), "reauthenticated": True}]
     session["account_authentication_methods_user"] = str(user.pk)
     session.save()
-    cookie = client.cookies[settings.SESSION_COOKIE_NAME].value
-    return {"email": email, "session": cookie, "cookie": settings.SESSION_COOKIE_NAME}
+    return client
 
 
 def run(email: str, state: str = "succeeded", look: str = LOOKS[0], sample: str = SAMPLES[0]) -> str:

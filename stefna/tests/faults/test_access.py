@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-import time
 import uuid
 from collections import Counter
 from datetime import timedelta
@@ -12,7 +11,6 @@ import pytest
 from allauth.mfa.models import Authenticator
 from django.contrib.sessions.models import Session
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.test import Client
 from django.urls import URLResolver, get_resolver
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
@@ -24,7 +22,8 @@ from generation import services
 from generation.models import Photo, Run
 from generation.modes import Mode
 from notifications.models import Notification
-from stefna.tests.app import App, code
+from stefna.tests.app import code
+from stefna.tests.stage import just_signed_in
 
 pytestmark = pytest.mark.django_db
 METHODS = ["get", "head", "options", "post", "put", "patch", "delete", "trace"]
@@ -71,15 +70,8 @@ def of_alice(alice, photo, catalogue, work):
 
 
 @pytest.fixture
-def bobs(bob):
-    client = Client()
-    client.force_login(bob)
-    session = client.session
-    # Just signed in, or the pages of keys would ask for the password before they look for one.
-    session["account_authentication_methods"] = [{"method": "password", "at": time.time(), "reauthenticated": True}]
-    session["account_authentication_methods_user"] = str(bob.pk)
-    session.save()
-    return client
+def bobs_browser(bob):
+    return just_signed_in(bob)
 
 
 def rows():
@@ -99,7 +91,7 @@ def answer(client, method, path, *ids, **options):
     return response.status_code, headers, text
 
 
-def test_anothers_is_answered_as_none_at_every_address_by_every_method(bobs, of_alice):
+def test_anothers_is_answered_as_none_at_every_address_by_every_method(bobs_browser, of_alice):
     before = rows()
     for route in OWNED:
         seen = set()
@@ -107,7 +99,7 @@ def test_anothers_is_answered_as_none_at_every_address_by_every_method(bobs, of_
             none = 987_654 if isinstance(theirs, int) else uuid.uuid4()
             for method, size in itertools.product(METHODS, ["picture", "thumbnail"] if "<size:" in route else [""]):
                 filled = [re.sub(r"<\w+:pk>", str(one), route).replace("<size:size>", size) for one in (theirs, none)]
-                one, other = (answer(bobs, method, f"/{path}", theirs, none) for path in filled)
+                one, other = (answer(bobs_browser, method, f"/{path}", theirs, none) for path in filled)
                 assert one == other, (method, route)
                 # What may be asked with is no secret.
                 assert one[0] in (404, 405) or method == "options", (method, route)
@@ -116,11 +108,11 @@ def test_anothers_is_answered_as_none_at_every_address_by_every_method(bobs, of_
     assert rows() == before
 
 
-def test_pages_of_the_staff_ask_for_a_sign_in_whatever_stands_in_their_address(bobs, of_alice, alice):
+def test_pages_of_the_staff_ask_for_a_sign_in_whatever_stands_in_their_address(bobs_browser, of_alice, alice):
     before = rows()
     for route, method in itertools.product(STAFFS, ["get", "post"]):
         path = re.sub(r"<int:\w+>|<id>", str(alice.pk), re.sub(r"<(path|uuid):\w+>", str(of_alice["runs"][0]), route))
-        shown = getattr(bobs, method)("/" + path.replace("<slug:which>", "result"))
+        shown = getattr(bobs_browser, method)("/" + path.replace("<slug:which>", "result"))
         assert (shown.status_code, shown.get("Location", "")[:13]) == (302, "/admin/login/"), (method, route)
     assert rows() == before
 
@@ -141,27 +133,19 @@ def test_pages_of_the_staff_ask_for_a_sign_in_whatever_stands_in_their_address(b
         ("post", "/api/v1/notifications/read", "notifications", {"ids": ["ID"]}),
     ],
 )
-def test_anothers_id_in_what_is_sent_is_as_none(bobs, of_alice, method, path, kind, fields):
+def test_anothers_id_in_what_is_sent_is_as_none(bobs_browser, of_alice, method, path, kind, fields):
     before = rows()
     answers = []
     for one in (theirs := of_alice[kind][0], none := uuid.uuid4()):
         options = {"data": json.loads(json.dumps(fields).replace("ID", str(one)))} if fields else {}
         if path.startswith("/api/") and fields:
             options |= {"content_type": "application/json", "headers": {"Idempotency-Key": uuid.uuid4().hex}}
-        answers.append(answer(bobs, method, path.replace("ID", str(one)), theirs, none, **options))
+        answers.append(answer(bobs_browser, method, path.replace("ID", str(one)), theirs, none, **options))
     assert answers[0] == answers[1]
     assert rows() == before
 
 
 # -- S4: a session that is over ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def alices(client, alice, settings):
-    settings.ACCOUNT_RATE_LIMITS = False
-    app = App(client)
-    assert app.sign("login", alice.email, "a-password-of-alice").status_code == 200
-    return app
 
 
 def test_expired_token_is_401_with_a_challenge(alices):
@@ -193,14 +177,10 @@ def test_app_key_is_compared_with_every_key_in_constant_time(alices, settings, m
 # -- S20: one user's thousand requests -----------------------------------------------------------------------
 
 
-def test_user_over_the_limits_is_refused_exactly_and_others_are_served(
-    alices, bob, catalogue, photo, settings, monkeypatch
-):
+def test_user_over_the_limits_is_refused_exactly_and_others_are_served(alices, bobs, photo, settings, monkeypatch):
     """A small part of a minute's thousand; how long the others wait meanwhile is for the benchmark to measure."""
     monkeypatch.setattr(SimpleRateThrottle, "THROTTLE_RATES", {"upload": "40/min", "poll": "9999/min"})
     settings.DAILY_RUN_LIMIT, settings.MAX_ACTIVE_RUNS = 15, 10
-    bobs = App(Client())
-    assert bobs.sign("login", bob.email, "a-password-of-bob").status_code == 200
     answers, others = Counter(), []
     for number in range(80):
         if number == 20:

@@ -65,15 +65,11 @@ def test_fifty_at_once_get_exactly_as_many_runs_as_may_be_active(alices, sent, s
     settings.MAX_ACTIVE_RUNS, settings.DAILY_RUN_LIMIT = 5, 0
 
     def post(number):
-        return code_of(App(Client(), alices.token).run(photo_id=sent["id"], preset="duotone"))
+        return code(App(Client(), alices.token).run(photo_id=sent["id"], preset="duotone"))
 
     answers = in_parallel(50, post)
     assert sorted(answers) == [(202, "")] * 5 + [(429, "too_many_active_runs")] * 45
     assert Run.objects.count() == 5
-
-
-def code_of(answer):
-    return answer.status_code, answer.json().get("code", "")
 
 
 @pytest.mark.django_db(transaction=True)
