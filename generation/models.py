@@ -222,6 +222,10 @@ class RunQuerySet(models.QuerySet["Run"]):
     def active(self) -> RunQuerySet:
         return self.filter(status__in=Run.ACTIVE)
 
+    def older_than(self, run: Run) -> RunQuerySet:
+        """What follows a run in a list that has the newest first, found at once however long the list is."""
+        return self.filter(created_at__lte=run.created_at).exclude(created_at=run.created_at, id__gte=run.pk)
+
     def counted_today(self) -> RunQuerySet:
         """The runs that use up today's limit: made today (UTC), not failed or cancelled, not from the cache."""
         midnight = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)

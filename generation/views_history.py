@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import messages
-from django.core.paginator import Paginator
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -36,17 +36,28 @@ def history(request: HttpRequest) -> HttpResponse:
         runs = runs.filter(favourite=True)
     if preset:
         runs = runs.filter(preset_slug=preset)
-    page = Paginator(runs, PAGE_SIZE).get_page(request.GET.get("page"))
+    if before := request.GET.get("before"):
+        runs = runs.older_than(_last_shown(request, before))
+    page = list(runs[: PAGE_SIZE + 1])
     context = {
-        "page": page,
+        "page": page[:PAGE_SIZE],
+        "more": len(page) > PAGE_SIZE,
         "status": status,
         "preset": preset,
         "presets": Preset.objects.values_list("slug", "name"),
         "filters": [("", _("All")), ("favourite", _("Favourites")), ("succeeded", _("Done")), ("failed", _("Failed"))],
         "filter_query": urlencode({"status": status, "preset": preset}),
     }
-    part = request.htmx and "page" in request.GET  # type: ignore[attr-defined]
+    part = request.htmx and before  # type: ignore[attr-defined]
     return render(request, "generation/_history.html" if part else "generation/history.html", context)
+
+
+def _last_shown(request: HttpRequest, key: str) -> Run:
+    """Return the run that a page ended with, which may be taken away by now."""
+    try:
+        return get_object_or_404(Run, user=request.user, pk=key)
+    except ValidationError:
+        raise Http404 from None
 
 
 @never_cache

@@ -1,4 +1,6 @@
+import re
 from datetime import timedelta
+from html import unescape
 
 import pytest
 from django.core.files.storage import default_storage
@@ -107,16 +109,26 @@ def test_filters_and_nonsense_as_filters(alices, made, start, catalogue):
     assert shown(alices, preset="noir_classic") == {other.pk}
     assert shown(alices, status="queued") == {other.pk}
     assert shown(alices, status="queued", preset="express_enhance") == set()
-    assert shown(alices, status="nonsense", page="nonsense") == {other.pk, *(run.pk for run in made)}
+    assert shown(alices, status="nonsense") == {other.pk, *(run.pk for run in made)}
 
 
-def test_more_is_loaded_as_a_part_of_the_page(alices, made, monkeypatch):
+def test_more_is_loaded_as_a_part_of_the_page(alices, made, start, monkeypatch):
     monkeypatch.setattr("generation.views_history.PAGE_SIZE", 2)
     first = alices.get(reverse("history")).content.decode()
-    assert "page=2" in first
-    part = alices.get(reverse("history"), {"page": 2}, headers={"HX-Request": "true"}).content.decode()
-    assert part.count("<article>") == 1
+    assert shown(alices) == {made[2].pk, made[1].pk}
+    (more,) = re.findall(r'hx-get="\?([^"]+)"', first)
+    # What was made in the meanwhile moves nothing, nor does what was taken away.
+    start()
+    services.bin_runs(Run.objects.filter(pk=made[1].pk))
+    part = alices.get(f"{reverse('history')}?{unescape(more)}", headers={"HX-Request": "true"}).content.decode()
+    assert re.findall(r'name="run" value="([^"]+)"', part) == [str(made[0].pk)]
     assert "<html" not in part
+    assert "before=" not in part
+
+
+@pytest.mark.parametrize("before", ["x", "7a6dfb0e-2c1c-4f0e-8f43-0d1a2b3c4d5e"])
+def test_more_than_what_is_not_there_is_404(alices, made, before):
+    assert alices.get(reverse("history"), {"before": before}).status_code == 404
 
 
 def test_dot_shows_while_something_is_made(alices, start, work):
