@@ -52,7 +52,7 @@ bench: $(VENV)/.dev
 	SECRET_KEY=bench $(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.numbers
-	$(BIN)/python -m benchmarks.production
+	$(BIN)/python -m benchmarks.production overhead in_flight
 	$(BIN)/python -m benchmarks.installation throughput submit slow
 
 fmt: $(VENV)/.dev

@@ -8,7 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results.md"
-HEAD = "# Benchmarks\n\nMade by `make bench`. A ratio below 1 means that ours is faster.\n"
+HEAD = """# Benchmarks
+
+A ratio below 1 means that ours is faster. `make bench` makes most of them within ten minutes. Some are made by their
+own, because they take long or download: `python -m benchmarks.` and `engine large`, `production kills flush outage`,
+`installation proof`, `corpus`.
+"""
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
