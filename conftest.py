@@ -1,5 +1,6 @@
 """What the tests of every app share: Alice, who owns things, Bob, who does not, and real photos."""
 
+import copy
 import io
 import threading
 import uuid
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.contrib.auth.models import Permission
 from django.core.management import call_command
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import translation
@@ -38,6 +39,8 @@ def storage_of_its_own(settings, tmp_path):
     }
     # What one test puts into the cache, a limit that it has used up among it, is nothing to the next one.
     settings.CACHES = {"default": settings.CACHES["default"] | {"KEY_PREFIX": uuid.uuid4().hex}}
+    # Every new client would look at all static files. A test's server finds each when it is asked for.
+    settings.WHITENOISE_USE_FINDERS = False
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
@@ -87,9 +90,19 @@ def asked_for(client: Client, url: str) -> int:
     return len(asked)
 
 
+@pytest.fixture(scope="session")
+def catalogue_rows(django_db_setup, django_db_blocker):
+    """The catalogue as it is loaded; that takes a while, and many tests begin with it."""
+    with django_db_blocker.unblock(), transaction.atomic():
+        call_command("load_presets", verbosity=0)
+        rows = list(Preset.objects.all())
+        transaction.set_rollback(True)
+    return rows
+
+
 @pytest.fixture
-def catalogue(db):
-    call_command("load_presets", verbosity=0)
+def catalogue(db, catalogue_rows):
+    Preset.objects.bulk_create(copy.copy(row) for row in catalogue_rows)
     return Preset.objects.all()
 
 
