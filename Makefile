@@ -26,7 +26,7 @@ beat: $(VENV)/.run
 	@exec $(BIN)/celery -A stefna beat --loglevel WARNING
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

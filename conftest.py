@@ -40,7 +40,7 @@ def storage_of_its_own(settings, tmp_path):
     # What one test puts into the cache, a limit that it has used up among it, is nothing to the next one.
     settings.CACHES = {"default": settings.CACHES["default"] | {"KEY_PREFIX": uuid.uuid4().hex}}
     # Every new client would look at all static files. A test's server finds each when it is asked for.
-    settings.WHITENOISE_USE_FINDERS = False
+    settings.WHITENOISE_AUTOREFRESH = True
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 

@@ -115,6 +115,11 @@ def ended() -> list[list[Any]]:
     return [[status, attempts, Notification.objects.filter(subject=pk).count()] for status, attempts, pk in runs]
 
 
+def results() -> list[str]:
+    """Name the pictures that were made, of those that can be read."""
+    return [run.result.name for run in Run.objects.exclude(result="") if run.result.storage.exists(run.result.name)]
+
+
 def clean_up() -> dict[str, int]:
     return sweep.clean_up()
 

@@ -466,10 +466,10 @@ def test_results_elsewhere_and_odd(upstreams, instant):
 
 
 def test_counts_calls_in_flight(upstreams, instant):
-    upstreams.defaults(aiml_delay=0.5)
+    upstreams.defaults(aiml_delay=2)
     with ThreadPoolExecutor(20) as pool:
         waiting = [pool.submit(instant) for _ in range(20)]
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 10
         while upstreams.counts()["aiml"]["most_in_flight"] < 20:
             assert time.monotonic() < deadline
         assert {call.result().status_code for call in waiting} == {200}

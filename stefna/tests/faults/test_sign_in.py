@@ -4,7 +4,6 @@ import itertools
 import re
 import select
 import socket
-import statistics
 import threading
 import time
 
@@ -87,13 +86,14 @@ def test_known_and_unknown_address_are_answered_alike_and_as_fast(client, member
         said = re.sub(r'(csrfmiddlewaretoken" value="|session_token": ")\w+', "", said)
         answers[known].add((answer.status_code, answer.get("Location"), said))
 
-    for _ in range(7):
+    for _ in range(9):
         knock(known=True)
         knock(known=False)
     assert answers[True] == answers[False]
     assert len(answers[True]) == 1
-    medians = {known: statistics.median(taken[1:]) for known, taken in seconds.items()}
-    assert 0.7 < medians[True] / medians[False] < 1.4, medians
+    # The shortest of each is what the work takes; whatever else runs here can only make it longer.
+    shortest = {known: min(taken) for known, taken in seconds.items()}
+    assert 0.7 < shortest[True] / shortest[False] < 1.4, shortest
 
 
 @pytest.mark.django_db(transaction=True)
