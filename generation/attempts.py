@@ -248,7 +248,7 @@ def _email(run: Run, batch_done: bool) -> None:
 
 
 def _email_about_batch(run: Run) -> None:
-    ended = Run.objects.filter(batch=run.batch, retried_by=None, deleted_at=None).exclude(status=Run.Status.CANCELLED)
+    ended = Run.objects.last_tries().filter(batch=run.batch, deleted_at=None).exclude(status=Run.Status.CANCELLED)
     statuses = list(ended.values_list("status", flat=True))
     # Who has cancelled all of it knows.
     if statuses:

@@ -14,7 +14,7 @@ from django.core.cache import cache
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import connection, connections, models
-from django.db.models import Case, Count, ExpressionWrapper, F, OuterRef, Q, Subquery, When
+from django.db.models import Case, Count, Exists, ExpressionWrapper, F, OuterRef, Q, Subquery, When
 from django.db.models.functions import Coalesce, Now
 from django.urls import reverse
 from django.utils import timezone, translation
@@ -222,6 +222,10 @@ class RunQuerySet(models.QuerySet["Run"]):
     def active(self) -> RunQuerySet:
         return self.filter(status__in=Run.ACTIVE)
 
+    def last_tries(self) -> RunQuerySet:
+        """Leave out what was tried again."""
+        return self.filter(~Exists(Run.objects.filter(retry_of=OuterRef("pk"))))
+
     def older_than(self, run: Run) -> RunQuerySet:
         """What follows a run in a list that has the newest first, found at once however long the list is."""
         return self.filter(created_at__lte=run.created_at).exclude(created_at=run.created_at, id__gte=run.pk)
@@ -303,7 +307,8 @@ class Run(models.Model):
     ACTIVE = (Status.QUEUED, Status.RUNNING)
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="runs")
+    # The index of the history begins with it.
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="runs", db_index=False)
     photo = models.ForeignKey(Photo, on_delete=models.CASCADE, related_name="runs")
     mode = models.CharField(max_length=20, choices=Mode.choices, default=Mode.PRESET)
     batch = models.UUIDField(null=True, blank=True, db_index=True)
@@ -379,6 +384,7 @@ class Run(models.Model):
         ordering = ["-created_at", "-id"]
         indexes = [
             models.Index(fields=["user", "-created_at", "-id"], name="run_history"),
+            models.Index(fields=["user"], condition=Q(status__in=["queued", "running"]), name="run_active"),
             models.Index(fields=["-created_at", "-id"], name="run_newest"),
             models.Index(fields=["created_at", "id"], condition=Q(status="queued"), name="run_queue"),
             models.Index(fields=["leased_until"], condition=Q(status="running"), name="run_leases"),

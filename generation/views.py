@@ -183,7 +183,7 @@ def _steps(run: Run) -> list[tuple[str, str]]:
 @require_safe
 def batch(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """Show the runs of one click; one that was tried again stands in the place of the one it replaces."""
-    runs = list(_runs(request).filter(batch=pk, retried_by=None).order_by("preset__position", "created_at"))
+    runs = list(_runs(request).last_tries().filter(batch=pk).order_by("preset__position", "created_at"))
     if not runs:
         raise Http404
     _seen(request, [one for one in runs if not one.is_active], batch=pk)

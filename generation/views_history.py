@@ -28,7 +28,7 @@ PAGE_SIZE = 24
 @never_cache
 @require_safe
 def history(request: HttpRequest) -> HttpResponse:
-    runs = _mine(request).select_related("photo").filter(retried_by=None)
+    runs = _mine(request).last_tries().select_related("photo")
     status, preset = request.GET.get("status", ""), request.GET.get("preset", "")
     if status in Run.Status.values:
         runs = runs.filter(status=status)
