@@ -1,7 +1,12 @@
-from allauth.socialaccount.models import SocialApp, SocialToken
+from allauth.account.admin import EmailAddressAdmin as StockEmailAddressAdmin
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.admin import SocialAccountAdmin as StockSocialAccountAdmin
+from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as StockUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
+from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from accounts.models import Profile, User
@@ -71,4 +76,45 @@ def may_manage(request: HttpRequest, user: User | None) -> bool:
 
 
 # Keys of sign-in services come from the environment. A row here would be a second truth, and a secret in the database.
-admin.site.unregister([SocialApp, SocialToken])
+admin.site.unregister([SocialApp, SocialToken, Authenticator, EmailAddress, SocialAccount])
+
+
+class SignInAdmin(admin.ModelAdmin):
+    """What people sign in with. They add it themselves; what staff sign in with is the superuser's matter."""
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        found = super().get_queryset(request)
+        return found if is_superuser(request) else found.filter(user__is_staff=False, user__is_superuser=False)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+
+@admin.register(EmailAddress)
+class EmailAddressAdmin(SignInAdmin, StockEmailAddressAdmin):
+    readonly_fields = ["user", "email"]
+
+    @admin.action(permissions=["change"], description="Mark selected addresses as verified")
+    def make_verified(self, request: HttpRequest, queryset: QuerySet[EmailAddress]) -> None:
+        super().make_verified(request, queryset)
+
+
+class Seen(SignInAdmin):
+    """What is looked at, and taken away for who has lost it."""
+
+    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return False
+
+
+@admin.register(Authenticator)
+class AuthenticatorAdmin(Seen):
+    # Not its data, which are the secret.
+    fields = ["user", "type", "created_at", "last_used_at"]
+    list_display = ["user", "type", "created_at", "last_used_at"]
+    list_filter = ["type"]
+    search_fields = ["user__email"]
+
+
+@admin.register(SocialAccount)
+class SocialAccountAdmin(Seen, StockSocialAccountAdmin):
+    fields = ["user", "provider", "uid", "last_login", "date_joined"]

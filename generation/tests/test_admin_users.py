@@ -1,6 +1,9 @@
 """Accounts at the owner's desk: what they use, and that switching one off ends everything at once."""
 
 import pytest
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount
 from django.contrib.admin.models import LogEntry
 from django.core.files.storage import default_storage
 from django.test import Client
@@ -143,3 +146,62 @@ def test_pages_are_for_staff_who_may(client, alice, staff):
         assert client.get(url, follow=True).status_code == 403
         assert staff("view_run").get(url).status_code == 403
         assert staff("view_user").get(url).status_code == 200
+
+
+# -- What people sign in with --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def second_steps(alice):
+    boss = User.objects.create_superuser("boss@example.com")
+    made = [
+        (
+            Authenticator.objects.create(user=user, type=Authenticator.Type.TOTP, data={"secret": "CANARY"}),
+            SocialAccount.objects.create(user=user, provider="google", uid=user.email, extra_data={"sub": "CANARY"}),
+            EmailAddress.objects.create(user=user, email=user.email),
+        )
+        for user in (alice, boss)
+    ]
+    return dict(zip(("alice", "boss"), made, strict=True))
+
+
+def pages(of):
+    return [reverse(f"admin:{one._meta.app_label}_{one._meta.model_name}_change", args=[one.pk]) for one in of]
+
+
+def test_secrets_of_sign_in_are_on_no_page(owner, second_steps):
+    for address in pages(second_steps["alice"]):
+        page = owner.get(address)
+        assert page.status_code == 200
+        assert b"CANARY" not in page.content
+    for model in ("mfa/authenticator", "socialaccount/socialaccount"):
+        assert owner.get(f"/admin/{model}/add/").status_code == 403
+    for model in ("socialapp", "socialtoken"):
+        assert owner.get(f"/admin/socialaccount/{model}/").status_code == 404
+
+
+def test_lost_second_step_is_taken_away(owner, second_steps):
+    step = second_steps["alice"][0]
+    owner.post(reverse("admin:mfa_authenticator_delete", args=[step.pk]), {"post": "yes"})
+    assert not Authenticator.objects.filter(pk=step.pk).exists()
+
+
+def test_what_staff_sign_in_with_is_the_superusers_matter(staff, second_steps):
+    rights = [f"{right}_{model}" for model in ("authenticator", "socialaccount", "emailaddress")
+              for right in ("view", "change", "add", "delete")]  # fmt: skip
+    helper = staff(*rights)
+    for address in pages(second_steps["alice"]):
+        assert helper.get(address).status_code == 200
+    for address in pages(second_steps["boss"]):
+        assert helper.get(address).status_code == 302
+        assert helper.post(address.replace("change", "delete"), {"post": "yes"}).status_code == 302
+    assert all(type(one).objects.filter(pk=one.pk).exists() for one in second_steps["boss"])
+
+
+@pytest.mark.parametrize(("right", "verified"), [("view", False), ("change", True)])
+def test_address_is_marked_as_verified_by_who_may_change_it(staff, second_steps, right, verified):
+    address = second_steps["alice"][2]
+    asked = {"action": "make_verified", "_selected_action": [address.pk]}
+    staff(f"{right}_emailaddress").post(reverse("admin:account_emailaddress_changelist"), asked)
+    address.refresh_from_db()
+    assert address.verified is verified
