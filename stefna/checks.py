@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.http.request import validate_host
 
 SHORTEST_TOKEN = 20
 
@@ -122,6 +123,15 @@ def nothing_of_development_is_on(**options: Any) -> list[CheckMessage]:
                 f"Links in e-mails lead to {settings.SITE_URL}.",
                 hint="Set SITE_URL to where the site is reached, beginning with https://.",
                 id="stefna.W006",
+            )
+        )
+    site = urlsplit(settings.SITE_URL)
+    if site.scheme == "https" and not validate_host(site.netloc.partition(":")[0], settings.ALLOWED_HOSTS):
+        found.append(
+            Warning(
+                f"Pages at {settings.SITE_URL} would be refused.",
+                hint="Set ALLOWED_HOSTS to the name in SITE_URL, and to no name that is not yours.",
+                id="stefna.W008",
             )
         )
     return found

@@ -40,9 +40,19 @@ def request_context(get_response: GetResponse) -> GetResponse:
         response = get_response(request)
         counters.count_request(request, response, time.monotonic() - started)
         response["X-Request-ID"] = request_id
-        return response
+        return _without_body(response) if request.method == "HEAD" else response
 
     return middleware
+
+
+def _without_body(response: HttpResponse) -> HttpResponse:
+    """Leave the headers of what was made: a server must not send more to who asked by HEAD, and complains of it."""
+    if response.streaming:
+        response.streaming_content = []  # type: ignore[attr-defined]
+    else:
+        response.headers.setdefault("Content-Length", str(len(response.content)))
+        response.content = b""
+    return response
 
 
 def limit_body(get_response: GetResponse) -> GetResponse:

@@ -17,6 +17,8 @@ from stefna import counters
 
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
+if not os.access(env("ENV_FILE", default="") or os.devnull, os.R_OK):
+    raise ImproperlyConfigured(f"ENV_FILE is {env('ENV_FILE')}, which cannot be read.")
 environ.Env.read_env(env("ENV_FILE", default=str(BASE_DIR / ".env")))
 
 # Where an installation without services keeps its database, pictures and secret.

@@ -86,3 +86,9 @@ def test_dashboard_can_be_imported():
     for panel in DASHBOARD["panels"]:
         assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24
         assert panel["title"]
+
+
+@pytest.mark.parametrize("code", re.findall(r'shell -c \\\n +"(.+)"', (DOCS / "operations.md").read_text()))
+def test_code_that_an_owner_is_given_runs(settings, code):
+    settings.AIML_API_KEY = "a-key"
+    exec(code, {})

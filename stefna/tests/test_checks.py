@@ -62,6 +62,7 @@ HALF_SET = {
         "SITE_URL": (None, "Links in e-mails lead to http://127.0.0.1:8000."),
         "AIML_API_BASE": ("http://aiml.example", "The AIML key would travel without encryption."),
     },
+    "another's name": {"ALLOWED_HOSTS": ("other.example", "Pages at https://stefna.example would be refused.")},
     "a developer's": {"DEBUG": ("1", "You should not have DEBUG set to True")},
 }
 
@@ -78,3 +79,12 @@ def test_half_set_installation_is_told(tmp_path, kind):
         .replace("CLIENT_SECRET", "")
         .lower()
     )
+
+
+def test_environment_file_that_is_not_there_is_named(tmp_path):
+    environment = {"ENV_FILE": str(tmp_path / "no-such-file")}
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith(f"ENV_FILE is {tmp_path}/no-such-file, which cannot be read.\n")

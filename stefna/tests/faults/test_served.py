@@ -38,6 +38,15 @@ def talk(served, *lines):
         return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
 
+def test_head_has_the_headers_of_get_and_nobody_complains(served):
+    for path in ("/", "/healthz/live", "/nothing", "/api/v1/presets", "/static/manifest.webmanifest"):
+        got, head = served.ask("GET", path), served.ask("HEAD", path)
+        assert (head.status, head.text) == (got.status, "")
+        assert head.headers["Content-Type"] == got.headers["Content-Type"]
+        assert int(head.headers["Content-Length"]) > 0
+    assert "no-body" not in (served.server.state / "web.log").read_text()
+
+
 # -- S10: what every answer says to the browser --------------------------------------------------------------
 
 
