@@ -367,7 +367,7 @@ def test_storage_of_which_most_is_unknown_is_left_alone(settings, monkeypatch, s
     start()
     work()
     folder = settings.MEDIA_ROOT / "results" / "ab"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for number in range(30):
         (folder / f"{number}.jpg").write_bytes(b"somebody else's")
     assert sweep.clean_up()["orphaned_files"] == 0
