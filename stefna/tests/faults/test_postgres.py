@@ -28,8 +28,11 @@ def deadlock_with(first, second):
     other.execute("SET deadlock_timeout = '1min'")
     other.execute(*first)
 
+    # In this database: another process of the suite may wait in its own.
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
     def ask():
-        until(lambda: watching.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()[0])
+        until(lambda: watching.execute(waits).fetchone()[0])
         other.execute(*second)
         other.rollback()
 
