@@ -10,9 +10,9 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results.md"
 HEAD = """# Benchmarks
 
-A ratio below 1 means that ours is faster. `make bench` makes most of them within ten minutes. Some are made by their
-own, because they take long or download: `python -m benchmarks.` and `engine large`, `production kills flush outage`,
-`installation proof`, `corpus`.
+A ratio below 1 means that ours is faster. `make bench` makes most of them in a quarter of an hour. Some are made by
+their own, because they take long or download: `python -m benchmarks.` and `engine large`, `production kills flush
+outage`, `installation proof`, `corpus`.
 """
 
 

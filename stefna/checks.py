@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
-from django.http.request import validate_host
+from django.http.request import split_domain_port, validate_host
 
 SHORTEST_TOKEN = 20
 
@@ -126,7 +126,7 @@ def nothing_of_development_is_on(**options: Any) -> list[CheckMessage]:
             )
         )
     site = urlsplit(settings.SITE_URL)
-    if site.scheme == "https" and not validate_host(site.netloc.partition(":")[0], settings.ALLOWED_HOSTS):
+    if site.scheme == "https" and not validate_host(split_domain_port(site.netloc)[0], settings.ALLOWED_HOSTS):
         found.append(
             Warning(
                 f"Pages at {settings.SITE_URL} would be refused.",

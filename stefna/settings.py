@@ -17,9 +17,10 @@ from stefna import counters
 
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
-if not os.access(env("ENV_FILE", default="") or os.devnull, os.R_OK):
-    raise ImproperlyConfigured(f"ENV_FILE is {env('ENV_FILE')}, which cannot be read.")
-environ.Env.read_env(env("ENV_FILE", default=str(BASE_DIR / ".env")))
+env_file = env("ENV_FILE", default=str(BASE_DIR / ".env"))
+if os.environ.get("ENV_FILE") and not os.access(env_file, os.R_OK):
+    raise ImproperlyConfigured(f"ENV_FILE is {env_file}, which cannot be read.")
+environ.Env.read_env(env_file)
 
 # Where an installation without services keeps its database, pictures and secret.
 STATE_DIR = Path(env("STATE_DIR", default=str(BASE_DIR / ".stefna")))

@@ -16,7 +16,8 @@ from generation.models import Run
 from generation.providers import aiml
 from generation.tests.conftest import standin, upstreams  # noqa: F401  (fixtures)
 from notifications.models import Notification
-from stefna.tests.faults.web import FORM, Web, form, signed_in, until
+from stefna.tests.faults.files import FORM
+from stefna.tests.faults.web import Web, form, signed_in, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

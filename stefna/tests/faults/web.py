@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from stefna.tests.conftest import ROOT
+from stefna.tests.faults import files
 
 PRODUCTION = {
     "DEBUG": "0",
@@ -68,7 +69,7 @@ class Web:
             return 0
 
     def post_photo(self, member, data, key="k"):
-        ours = {"Idempotency-Key": key, "Content-Type": FORM}
+        ours = {"Idempotency-Key": key, "Content-Type": files.FORM}
         return self.ask("POST", "/api/v1/runs", form(data), **signed_in(member) | ours)
 
     def log(self):
@@ -79,20 +80,9 @@ class Web:
         self.process.wait(60)
 
 
-FORM = "multipart/form-data; boundary=x"
-
-
 def form(data):
     """Return what asks for a run of a photo."""
-    return b"\r\n".join(
-        [
-            b'--x\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"',
-            b"Content-Type: image/jpeg\r\n",
-            data,
-            b'--x\r\nContent-Disposition: form-data; name="preset"\r\n',
-            b"duotone\r\n--x--\r\n",
-        ]
-    )
+    return files.form(files.file(data), files.part("preset", b"duotone"))
 
 
 def signed_in(member):
