@@ -21,6 +21,7 @@ from generation import photos, services, tasks
 from generation.models import Photo, Preset, Run
 from notifications.models import Notification
 from stefna.tests.environment import SERVICES
+from stefna.tests.waiting import WAIT_SECONDS
 
 # Catalogues are compiled, not committed.
 call_command("compilemessages")
@@ -126,7 +127,7 @@ def in_parallel(count, call):
 
     def one(number):
         try:
-            barrier.wait(30)
+            barrier.wait(WAIT_SECONDS)
             return call(number)
         except Exception as error:  # noqa: BLE001  (it is what the test asks about)
             return error

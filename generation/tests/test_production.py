@@ -19,6 +19,7 @@ from generation.models import Run
 from generation.providers import endpoints
 from generation.providers.endpoints import configured
 from notifications.models import Notification
+from stefna.tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -167,30 +168,32 @@ def test_hanging_and_dripping_services_are_cut_off_by_the_clock(upstreams, run_o
     settings.AIML_READ_TIMEOUT_SECONDS, settings.AIML_CALL_SECONDS = 0.3, 1.0
     for step in ({"hang": True}, {"drip": 0.1}, {"drip_body": 0.1}):
         upstreams.reset()
-        started = time.monotonic()
+        # A call that is not cut off ends well at last, byte by byte.
         run = run_once(step)
-        assert time.monotonic() - started < 4
         assert (run.status, run.error_code, run.possible_cost) == ("failed", "upstream_timeout", 1), step
         assert calls(upstreams) == 1
 
 
-def test_retries_wait_as_documented(upstreams, run_once, settings):
+def test_retries_wait_as_documented(upstreams, run_once, settings, caplog):
     settings.AIML_RETRY_BASE_MS, settings.AIML_RETRY_CAP_MS = 250, 1000
     run_once({"status": 503}, repeat_last=True)
     seen = upstreams.calls("aiml")
     gaps = [later["at"] - earlier["ended"] for earlier, later in itertools.pairwise(seen)]
-    assert len(gaps) == 3
-    for gap, seconds in zip(gaps, (0.25, 0.5, 1.0), strict=True):
-        assert seconds <= gap < 1.1 * seconds + 0.15
+    events = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+    pauses = [event["duration_ms"] / 1000 for event in events if event["event"] == "upstream_retry"]
+    for gap, pause, seconds in zip(gaps, pauses, (0.25, 0.5, 1.0), strict=True):
+        assert seconds <= pause <= 1.1 * seconds
+        assert seconds <= gap
 
 
 @pytest.mark.parametrize("as_date", [False, True])
 def test_retry_after_frees_the_worker_and_is_kept(upstreams, run_once, work, as_date):
+    before = timezone.now()
     when = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 7.9))
     run = run_once({"status": 429, "headers": {"Retry-After": when if as_date else "7"}})
     assert (run.status, run.error_code, calls(upstreams)) == ("queued", "upstream_rate_limited", 1)
-    wait = (run.run_after - timezone.now()).total_seconds()
-    assert 5.5 < wait <= 8
+    assert (run.run_after - before).total_seconds() >= 6.8
+    assert (run.run_after - timezone.now()).total_seconds() <= 8
     assert work() == 0
     Run.objects.update(run_after=None)
     work()
@@ -283,11 +286,13 @@ def test_outage_costs_few_calls_and_every_run_ends_after_it(upstreams, start, wo
     assert Run.objects.filter(status="queued").count() == 10
     assert endpoints.circuit(configured()[0]).state == "open"
     upstreams.down("aiml", None)
-    until = time.monotonic() + 30
-    while Run.objects.active().exists() and time.monotonic() < until:
+
+    def all_ended():
         Run.objects.filter(status="queued").update(run_after=None)
         work()
-        time.sleep(0.1)
+        return not Run.objects.active().exists()
+
+    wait_until(all_ended)
     assert Run.objects.filter(status="succeeded").count() == 10
     assert endpoints.circuit(configured()[0]).state == "closed"
     assert len(runs) == Notification.objects.count()

@@ -8,20 +8,19 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+import font_roboto
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from rest_framework.throttling import SimpleRateThrottle
 
 from conftest import small
 from stefna.tests.app import App
+from stefna.tests.waiting import WAIT_MS, WAIT_SECONDS, wait_until
 
-# Milliseconds that a click or a page may take on a machine that does other things as well.
-PATIENCE = 15_000
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -73,15 +72,13 @@ class Server:
         command = [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{self.port}"]
         log = (self.state / "server.log").open("ab")
         self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                with urllib.request.urlopen(self.url, timeout=5):
-                    return
-            except OSError:
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError((self.state / "server.log").read_text()) from None
-                time.sleep(0.1)
+        wait_until(self._answers, describe=lambda error: (self.state / "server.log").read_text())
+
+    def _answers(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError((self.state / "server.log").read_text())
+        with urllib.request.urlopen(self.url, timeout=WAIT_SECONDS):
+            return True
 
     def kill(self) -> None:
         if self.process:
@@ -140,21 +137,30 @@ def still(install, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def browser():
+def browser(tmp_path_factory):
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=PATIENCE)
+    expect.set_options(timeout=WAIT_MS)
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(
             executable_path=CHROMIUM,
+            env=os.environ | {"FONTCONFIG_FILE": str(_only_roboto(tmp_path_factory.mktemp("fonts")))},
             args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
                   "--disable-component-update", "--disable-sync", "--no-first-run"],
         )  # fmt: skip
         yield launched
         launched.close()
+
+
+def _only_roboto(folder: Path) -> Path:
+    """Write a fontconfig file for one font: the fonts of the machine must not decide how wide a page is."""
+    config = folder / "fonts.conf"
+    fonts = Path(font_roboto.__file__).parent
+    config.write_text(f"<fontconfig><dir>{fonts}</dir><cachedir>{folder}</cachedir></fontconfig>")
+    return config
 
 
 @pytest.fixture
@@ -164,7 +170,7 @@ def open_page(browser):
 
     def open_one(width=1280, height=800, member=None, expected=None, **options):
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        context.set_default_timeout(PATIENCE)
+        context.set_default_timeout(WAIT_MS)
         if member:
             sign_in(context, member)
         complaints = []

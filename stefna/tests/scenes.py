@@ -8,7 +8,7 @@ from collections.abc import Callable
 from playwright.sync_api import Page, expect
 
 from stefna.tests.conftest import Server, sign_in
-from stefna.tests.steps import MADE, SIGN_IN, create, enter, pick
+from stefna.tests.steps import SIGN_IN, create, enter, pick
 
 Scene = Callable[[Page, Server, Server], None]
 SCENES: dict[str, Scene] = {}
@@ -38,7 +38,7 @@ def studio(page: Page, site: Server, still: Server) -> None:
 def studio_with_a_photo(page: Page, site: Server, still: Server) -> None:
     page.goto(site.url)
     page.get_by_alt_text("Landscape", exact=True).click()
-    expect(page.locator(".badge:visible")).to_have_count(page.locator("label.card").count(), timeout=MADE)
+    expect(page.locator(".badge:visible")).to_have_count(page.locator("label.card").count())
     pick(page, "Cinematic Glow")
 
 

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
+from stefna.tests.waiting import WAIT_SECONDS
+
 
 class Upstreams:
     """One stand-in process. Targets are aiml, result, upload, destroy, admin (ping and listing) and delivery."""
@@ -75,7 +77,7 @@ class Upstreams:
 
     def _control(self, method: str, what: str, **values: Any) -> Any:
         # Neither urllib nor requests: a proxy of the machine has no part in this.
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_SECONDS)
         try:
             connection.request(method, f"/_control/{what}", json.dumps(values), {"Connection": "close"})
             response = connection.getresponse()

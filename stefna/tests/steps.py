@@ -6,8 +6,6 @@ import io
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-# A run that is really made, on a machine that does other things as well.
-MADE = 30_000
 GREEN = (40, 190, 60)
 # What the browser and htmx say on the console when a request does not get through.
 NO_CONNECTION = "ERR_INTERNET_DISCONNECTED|htmx:sendError|htmx:afterRequest"
@@ -74,7 +72,7 @@ def create(page: Page, url: str, *, sample: str = "Portrait", look: str = "Expre
 def expect_result(page: Page) -> None:
     """Wait until both pictures of a run are there and can be seen."""
     comparison = page.locator("img-comparison-slider")
-    expect(comparison).to_be_visible(timeout=MADE)
+    expect(comparison).to_be_visible()
     for image in comparison.locator("img").all():
         expect(image).to_have_js_property("complete", True)
         assert image.evaluate("image => image.naturalWidth") > 0

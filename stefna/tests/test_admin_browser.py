@@ -3,8 +3,6 @@
 import pytest
 from playwright.sync_api import expect
 
-from stefna.tests.steps import MADE
-
 REFUSED = "status of 422"
 
 
@@ -33,7 +31,7 @@ def test_preset_is_tried_with_what_the_form_says_and_only_then_saved(desk):
     page.get_by_label("Strength").fill("0.4")
     page.get_by_role("button", name="Try on Coffee").click()
     after = page.get_by_alt_text("Coffee, after")
-    expect(after).to_be_visible(timeout=MADE)
+    expect(after).to_be_visible()
     expect(after).to_have_js_property("naturalWidth", 600)
     expect(page.locator("#try-out-errors")).to_be_hidden()
     page.reload()

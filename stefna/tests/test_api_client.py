@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from stefna.tests.waiting import WAIT_SECONDS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -40,7 +42,7 @@ def test_generated_client_makes_the_whole_journey(server, generated):
     )
     assert signed_up.status_code == 200
     token = signed_up.parsed.meta.session_token
-    erin = clients.AuthenticatedClient(server.url, token=token, headers=key, timeout=60)
+    erin = clients.AuthenticatedClient(server.url, token=token, headers=key, timeout=WAIT_SECONDS)
 
     file = types.File(io.BytesIO((ROOT / "static/img/samples/coffee.jpg").read_bytes()), "coffee.jpg", "image/jpeg")
     photo = call("photos.photos_create", erin, body=models.PhotoUploadRequest(photo=file)).parsed

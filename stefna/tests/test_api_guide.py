@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from stefna.tests.waiting import WAIT_SECONDS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -23,7 +25,7 @@ def test_every_command_of_the_guide_works(server, tmp_path):
         env=os.environ | {"BASE": server.url, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=WAIT_SECONDS,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     (result,) = tmp_path.rglob("result.webp")

@@ -4,7 +4,6 @@ import pytest
 from playwright.sync_api import expect
 
 from stefna.tests.steps import (
-    MADE,
     NO_CONNECTION,
     arrive,
     choose,
@@ -85,7 +84,7 @@ def test_cards_become_sketches_of_the_chosen_photo(site, open_page):
     expect(page.get_by_text("Sketch", exact=True).first).to_be_hidden()
     choose(page, picture(320, 240, (0, 220, 0)))
     cards = page.locator("label.card")
-    expect(cards.locator(".badge:visible")).to_have_count(cards.count(), timeout=MADE)
+    expect(cards.locator(".badge:visible")).to_have_count(cards.count())
     expect(cards.locator(".badge").first).to_have_text("Sketch")
     sketch = page.locator("label.card", has_text="Vivid Pop").locator(".after")
     expect(sketch).to_have_js_property("complete", True)
@@ -130,7 +129,7 @@ def test_several_looks_at_once_are_one_page(site, open_page):
     page.get_by_role("button", name="Create · 3 looks").click()
     assert arrive(page).startswith("/batches/")
     expect(page.locator("#batch article strong")).to_have_count(3)
-    expect(page.get_by_text("Done", exact=True)).to_have_count(3, timeout=MADE)
+    expect(page.get_by_text("Done", exact=True)).to_have_count(3)
 
 
 @pytest.mark.parametrize("moved", [False, True])
@@ -160,7 +159,7 @@ def test_without_a_connection_the_photo_stays_and_is_sent_later(site, open_page)
     page = open_page(expected=NO_CONNECTION)
     page.goto(site.url)
     choose(page, picture())
-    expect(page.locator(".badge:visible").first).to_be_visible(timeout=MADE)
+    expect(page.locator(".badge:visible").first).to_be_visible()
     page.context.set_offline(True)
     page.get_by_role("button", name="Create").click()
     expect(page.get_by_role("alert")).to_contain_text("There is no connection. Your photo is still here")
@@ -183,7 +182,7 @@ def test_reload_of_the_studio_keeps_the_photo(site, open_page):
     page = open_page()
     page.goto(site.url)
     choose(page, picture(333, 222))
-    expect(page.locator(".badge:visible").first).to_be_visible(timeout=MADE)
+    expect(page.locator(".badge:visible").first).to_be_visible()
     page.reload()
     expect(page.locator("#chosen")).to_have_js_property("naturalWidth", 333)
 
@@ -195,7 +194,7 @@ def test_without_scripts_from_first_page_to_result(site, open_page):
     page.get_by_alt_text("Coffee", exact=True).click()
     page.get_by_role("button", name="Create").click()
     page.wait_for_url("**/runs/**")
-    expect(page.get_by_alt_text("After: Express Enhance")).to_be_visible(timeout=MADE)
+    expect(page.get_by_alt_text("After: Express Enhance")).to_be_visible()
     expect(page.get_by_alt_text("Before: your photo")).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download", exact=True).click()

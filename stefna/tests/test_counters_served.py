@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
+from stefna.tests.waiting import WAIT_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "a-long-token-for-metrics"
@@ -33,21 +34,9 @@ def served(server):
     master.wait()
 
 
-def wait_until(come):
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            if come():
-                return
-        except OSError:
-            pass
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def get(server, path, token=None):
     request = urllib.request.Request(server.url + path, headers={"Authorization": f"Bearer {token}"} if token else {})
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as answer:
         body = answer.read().decode()
     return json.loads(body) if body.startswith("{") else body
 

@@ -6,7 +6,6 @@ import pytest
 from playwright.sync_api import expect
 
 from stefna.tests.steps import (
-    MADE,
     NO_CONNECTION,
     SIGN_IN,
     arrive,
@@ -105,7 +104,7 @@ def test_signed_out_before_create_leads_back_to_the_same_photo_and_look(still, o
     page = open_page(member=alma)
     page.goto(still.url)
     choose(page, picture(333, 222))
-    expect(page.locator(".badge:visible").first).to_be_visible(timeout=MADE)
+    expect(page.locator(".badge:visible").first).to_be_visible()
     pick(page, "Noir Classic")
     page.context.clear_cookies(name=alma["cookie"])
     page.get_by_role("button", name="Create").click()
@@ -122,7 +121,7 @@ def test_all_cookies_lost_before_create_is_said_and_the_photo_comes_back(still, 
     page = open_page(member=alma, expected="status of 403|Status Error Code 403")
     page.goto(still.url)
     choose(page, picture(333, 222))
-    expect(page.locator(".badge:visible").first).to_be_visible(timeout=MADE)
+    expect(page.locator(".badge:visible").first).to_be_visible()
     page.context.clear_cookies()
     page.get_by_role("button", name="Create").click()
     expect(page.get_by_role("alert")).to_contain_text("Nothing was sent. Go back, reload the page")

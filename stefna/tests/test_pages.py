@@ -11,7 +11,6 @@ from playwright.sync_api import expect
 
 from generation.models import Run
 from stefna.tests.scenes import SCENES
-from stefna.tests.steps import MADE
 
 WIDTHS = [320, 360, 768, 1440]
 AXE = Axe()
@@ -116,7 +115,7 @@ def test_result_takes_the_place_of_the_photo_without_a_jump(still, open_page):
     before = page.get_by_alt_text("Your photo").bounding_box()
     still.call("work", path=run)
     after = page.get_by_alt_text("After: Express Enhance")
-    expect(after).to_be_visible(timeout=MADE)
+    expect(after).to_be_visible()
     assert after.bounding_box() == pytest.approx(before, abs=1)
 
 
@@ -151,7 +150,7 @@ def test_scripts_of_our_own_are_small():
 def test_description_of_the_api_is_shown_under_its_own_policy(site, open_page):
     page = open_page()
     page.goto(f"{site.url}/api/docs/")
-    expect(page.locator(".opblock").first).to_be_visible(timeout=MADE)
+    expect(page.locator(".opblock").first).to_be_visible()
 
 
 @pytest.mark.django_db

@@ -1,4 +1,4 @@
-import time
+from stefna.tests.waiting import wait_until
 
 LOOKS = [
     "express_enhance",
@@ -19,16 +19,11 @@ def test_killed_process_loses_no_run(install, tmp_path):
     for look in LOOKS:
         server.call("run", email=alma, state="queued", look=look)
     # Wait until some are running; then the process dies without a word.
-    deadline = time.monotonic() + 30
-    while "running" not in statuses(server):
-        assert time.monotonic() < deadline
+    wait_until(lambda: "running" in statuses(server))
     server.kill()
     assert {"running", "queued"} & set(statuses(server))
     server.start()
-    deadline = time.monotonic() + 60
-    while statuses(server) != ["succeeded"] * 8:
-        assert time.monotonic() < deadline, server.call("ended")
-        time.sleep(0.1)
+    wait_until(lambda: statuses(server) == ["succeeded"] * 8, describe=lambda error: server.call("ended"))
     assert [told for _, _, told in server.call("ended")] == [1] * 8
     assert len(set(server.call("results"))) == 8
 

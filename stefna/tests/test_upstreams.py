@@ -17,6 +17,7 @@ import requests
 from PIL import Image, ImageChops
 
 from stefna.tests.standin import Upstreams
+from stefna.tests.waiting import WAIT_SECONDS, wait_until
 
 FIELDS = {"model": "flux/dev/image-to-image", "prompt": "as an oil painting"}
 
@@ -57,7 +58,7 @@ def address(asset, **options):
     return cloudinary.utils.cloudinary_url(asset["public_id"], **options)[0]
 
 
-def generate(upstreams, *, key="standin-aiml-key", headers=None, timeout=5, **fields):
+def generate(upstreams, *, key="standin-aiml-key", headers=None, timeout=WAIT_SECONDS, **fields):
     headers = {"Authorization": f"Bearer {key}"} | (headers or {})
     url = f"{upstreams.url}/v1/images/generations"
     return requests.post(url, json=FIELDS | fields, headers=headers, timeout=timeout, allow_redirects=False)
@@ -72,7 +73,7 @@ def instant(upstreams):
 
 def raw(upstreams, text, *, most=100_000):
     """Send bytes and read until the server closes; what was read, and whether it ended with a reset."""
-    with socket.create_connection(("127.0.0.1", upstreams.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", upstreams.port), timeout=WAIT_SECONDS) as connection:
         connection.sendall(text)
         read = b""
         try:
@@ -121,7 +122,7 @@ def test_upload_of_same_id_replaces(upstreams):
     assert second["asset_id"] == first["asset_id"]
     assert second["version"] > first["version"]
     assert second["overwritten"]
-    assert requests.get(address(first), timeout=5).content == picture("blue")
+    assert requests.get(address(first), timeout=WAIT_SECONDS).content == picture("blue")
     kept = upload(picture("green"), overwrite=False)
     assert kept["existing"]
     assert kept["etag"] == second["etag"]
@@ -132,7 +133,7 @@ def test_upload_without_id_gets_one(upstreams):
     made = upload(public_id=None, type=None)
     assert len(made["public_id"]) == 20
     assert made["url"] == address(made, sign_url=False)
-    assert requests.get(made["url"], timeout=5).content == picture()
+    assert requests.get(made["url"], timeout=WAIT_SECONDS).content == picture()
 
 
 def test_raw_and_auto_keep_what_is_no_picture(upstreams):
@@ -140,7 +141,7 @@ def test_raw_and_auto_keep_what_is_no_picture(upstreams):
         made = upload(b"words", resource_type=kind, public_id=f"{kind}.txt")
         assert made["resource_type"] == "raw"
         assert "width" not in made
-        assert requests.get(made["url"], timeout=5).content == b"words"
+        assert requests.get(made["url"], timeout=WAIT_SECONDS).content == b"words"
 
 
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
@@ -178,7 +179,7 @@ def test_stale_upload_is_refused_and_mirrored_in_a_header(upstreams):
     fields = {"public_id": "a", "timestamp": "1434805181"}
     fields |= {"signature": cloudinary.utils.api_sign_request(fields, "standin-secret"), "api_key": "standin-key"}
     url = cloudinary.utils.cloudinary_api_url()
-    answer = requests.post(url, data=fields, files={"file": picture()}, timeout=5)
+    answer = requests.post(url, data=fields, files={"file": picture()}, timeout=WAIT_SECONDS)
     message = "Stale request - reported time is 2015-06-20 12:59:41 +0000 which is more than 1 hour ago"
     assert (answer.status_code, answer.headers["X-Cld-Error"]) == (400, message)
     assert answer.json() == {"error": {"message": message}}
@@ -193,7 +194,7 @@ def test_signed_address_delivers(upstreams, public_id, options):
     data = picture(kind="JPEG")
     url = address(upload(data, public_id=public_id), **options)
     assert url.startswith(f"{upstreams.url}/demo/image/authenticated/s--")
-    answer = requests.get(url, timeout=5)
+    answer = requests.get(url, timeout=WAIT_SECONDS)
     assert (answer.status_code, answer.headers["Content-Type"], answer.content) == (200, "image/jpeg", data)
 
 
@@ -207,9 +208,9 @@ def test_delivery_refuses_without_the_right_signature(upstreams):
         address(made, api_secret="wrong"),
         url.replace("photos/a", "photos/b"),
     ):
-        assert requests.get(bad, timeout=5).status_code == 401
+        assert requests.get(bad, timeout=WAIT_SECONDS).status_code == 401
     for change in ({"public_id": "photos/b"}, {"format": "webp"}, {"type": "private"}):
-        assert requests.get(address(made | change), timeout=5).status_code == 404
+        assert requests.get(address(made | change), timeout=WAIT_SECONDS).status_code == 404
 
 
 def test_destroy_says_whether_there_was_something(upstreams):
@@ -217,7 +218,7 @@ def test_destroy_says_whether_there_was_something(upstreams):
     options = {"type": "authenticated", "timeout": 5}
     assert cloudinary.uploader.destroy("photos/a", **options)["result"] == "ok"
     assert cloudinary.uploader.destroy("photos/a", **options)["result"] == "not found"
-    assert requests.get(address(made), timeout=5).status_code == 404
+    assert requests.get(address(made), timeout=WAIT_SECONDS).status_code == 404
     assert upstreams.calls("destroy")[0]["fields"].keys() >= {"public_id", "type", "timestamp", "signature"}
 
 
@@ -255,7 +256,7 @@ def test_generation_changes_the_uploaded_picture(upstreams):
     assert answer.headers["x-client-request-id"] == "run-1"
     assert answer.headers["x-aimlapi-credits-used"] == "63000"
     assert answer.headers["x-inference-id"]
-    result = requests.get(answer.json()["data"][0]["url"], timeout=5)
+    result = requests.get(answer.json()["data"][0]["url"], timeout=WAIT_SECONDS)
     assert result.headers["Content-Type"] == "image/png"
     with Image.open(io.BytesIO(result.content)) as image, Image.open(io.BytesIO(picture("navy"))) as photo:
         assert (image.format, image.size) == ("PNG", photo.size)
@@ -311,12 +312,12 @@ def test_request_that_is_not_as_documented_is_refused(instant, fields, complaint
 def test_missing_and_unknown_fields(upstreams, instant):
     url = f"{upstreams.url}/v1/images/generations"
     headers = {"Authorization": "Bearer x"}
-    answer = requests.post(url, json={"model": FIELDS["model"]}, headers=headers, timeout=5)
+    answer = requests.post(url, json={"model": FIELDS["model"]}, headers=headers, timeout=WAIT_SECONDS)
     assert answer.json()["message"] == 'Body validation error\nRequired at "prompt"\nRequired at "image_url"'
-    assert requests.post(url, data=b"{", headers=headers, timeout=5).status_code == 400
+    assert requests.post(url, data=b"{", headers=headers, timeout=WAIT_SECONDS).status_code == 400
     assert instant(negative_prompt="blur").status_code == 200
     assert upstreams.calls("aiml")[-1]["fields"]["negative_prompt"] == "blur"
-    assert requests.post(f"{upstreams.url}/v2/images", json={}, timeout=5).status_code == 404
+    assert requests.post(f"{upstreams.url}/v2/images", json={}, timeout=WAIT_SECONDS).status_code == 404
 
 
 def test_keys(instant):
@@ -349,7 +350,7 @@ def test_shapes(upstreams, instant, shape, keys):
     if shape in ("empty", "null"):
         return
     inline = items[0].get("b64_json")
-    data = base64.b64decode(inline) if inline else requests.get(items[0]["url"], timeout=5).content
+    data = base64.b64decode(inline) if inline else requests.get(items[0]["url"], timeout=WAIT_SECONDS).content
     with Image.open(io.BytesIO(data)) as image:
         assert (image.convert("L").getextrema()[1] == 0) == (shape in ("black", "nsfw"))
 
@@ -409,9 +410,8 @@ def test_hang_lasts_until_the_client_goes(upstreams, instant):
     upstreams.script("aiml", {"hang": True})
     with pytest.raises(requests.ReadTimeout):
         instant(timeout=0.2)
-    deadline = time.monotonic() + 5
-    while not (call := upstreams.calls("aiml")[0])["ended"]:
-        assert time.monotonic() < deadline
+    wait_until(lambda: upstreams.calls("aiml")[0]["ended"])
+    call = upstreams.calls("aiml")[0]
     assert call["ended"] - call["at"] > 0.15
     assert upstreams.counts()["aiml"] == {"calls": 1, "in_flight": 0, "most_in_flight": 1}
 
@@ -454,7 +454,7 @@ def test_results_elsewhere_and_odd(upstreams, instant):
     assert (moved.status_code, moved.headers["Location"]) == (302, "http://localhost/")
     url = instant().json()["data"][0]["url"]
     upstreams.script("result", {"result_bytes": "not-an-image"}, {"result_bytes": "huge"}, {"status": 404})
-    odd, huge, missing, good = (requests.get(url, timeout=5) for _ in range(4))
+    odd, huge, missing, good = (requests.get(url, timeout=WAIT_SECONDS) for _ in range(4))
     assert odd.content == b"This is not a picture.\n"
     assert len(huge.content) > 40_000_000
     assert huge.content.startswith(b"\x89PNG")
@@ -469,9 +469,7 @@ def test_counts_calls_in_flight(upstreams, instant):
     upstreams.defaults(aiml_delay=2)
     with ThreadPoolExecutor(20) as pool:
         waiting = [pool.submit(instant) for _ in range(20)]
-        deadline = time.monotonic() + 10
-        while upstreams.counts()["aiml"]["most_in_flight"] < 20:
-            assert time.monotonic() < deadline
+        wait_until(lambda: upstreams.counts()["aiml"]["most_in_flight"] == 20)
         assert {call.result().status_code for call in waiting} == {200}
     assert upstreams.counts()["aiml"] == {"calls": 20, "in_flight": 0, "most_in_flight": 20}
     upstreams.reset()
@@ -502,5 +500,5 @@ def test_process_ends_with_its_standard_input():
     started = Upstreams().start()
     started.process.stdin.close()
     started.process.stdin = None
-    assert started.process.wait(timeout=5) == 0
+    assert started.process.wait(timeout=WAIT_SECONDS) == 0
     started.stop()

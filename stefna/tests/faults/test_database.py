@@ -8,6 +8,7 @@ import time
 
 from conftest import small
 from stefna.tests.faults.web import signed_in
+from stefna.tests.waiting import WAIT_SECONDS
 
 
 @contextlib.contextmanager
@@ -37,7 +38,7 @@ def test_lock_of_three_seconds_fails_no_request(web):
         time.sleep(3)
         assert 202 not in answers
     for thread in asking:
-        thread.join(60)
+        thread.join(WAIT_SECONDS)
     assert sorted(answers) == [200] * 5 + [202] * 5
 
 

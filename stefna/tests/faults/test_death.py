@@ -17,7 +17,8 @@ from generation.providers import aiml
 from generation.tests.conftest import standin, upstreams  # noqa: F401  (fixtures)
 from notifications.models import Notification
 from stefna.tests.faults.files import FORM
-from stefna.tests.faults.web import Web, form, signed_in, until
+from stefna.tests.faults.web import Web, form, signed_in
+from stefna.tests.waiting import WAIT_SECONDS, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -123,9 +124,9 @@ def test_server_told_to_stop_finishes_what_it_makes(install, tmp_path, standin):
     web = Web(install, tmp_path, **standin.environment())
     try:
         web.server.call("run", email=web.server.call("member")["email"], state="queued")
-        until(lambda: standin.counts()["aiml"]["in_flight"] == 1)
+        wait_until(lambda: standin.counts()["aiml"]["in_flight"] == 1)
         web.process.terminate()
-        assert web.process.wait(30) == 0
+        assert web.process.wait(WAIT_SECONDS) == 0
         assert web.server.call("ended") == [["succeeded", 1, 1]]
     finally:
         web.end()
@@ -139,7 +140,7 @@ def test_server_killed_in_an_upload_leaves_nothing_that_stays(server):
     server.start()
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(request(member, body) + body[:3_500_000])
-        until(lambda: any(uploads.iterdir()))
+        wait_until(lambda: any(uploads.iterdir()))
         server.kill()
     assert server.call("rows", email=member["email"]) == [0, 0, 0]
     (left,) = uploads.iterdir()

@@ -21,6 +21,7 @@ from generation.models import IdempotencyKey, Run
 from generation.tests.test_services import provider  # noqa: F401  (a fixture)
 from notifications.models import Notification
 from stefna.tests.app import App, code
+from stefna.tests.waiting import WAIT_SECONDS
 
 pytestmark = pytest.mark.django_db
 KEY = {"Idempotency-Key": "k"}
@@ -99,7 +100,7 @@ def test_cancel_races_completion_200_times_and_one_of_them_wins(start, provider,
         # Pairs side by side: the one works, the other changes their mind at some moment of that.
         pair = number // 2
         for run in runs[pair::4]:
-            together[pair].wait(30)
+            together[pair].wait(WAIT_SECONDS)
             started = time.monotonic()
             if number % 2:
                 attempts.process_run(run)

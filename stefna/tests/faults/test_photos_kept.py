@@ -17,6 +17,7 @@ from conftest import small
 from generation import photos
 from generation.tests import conftest as production
 from stefna.tests.faults.files import HEIC, SECRET, frames, photograph, plain, quarters, saved, stored, zipped
+from stefna.tests.waiting import WAIT_SECONDS
 
 pytestmark = pytest.mark.django_db
 standin, upstreams = production.standin, production.upstreams
@@ -270,7 +271,7 @@ def test_what_a_photo_tells_is_neither_stored_nor_sent_on(accepted, upstreams, w
     assert work() == 1
     # What the service was given an address of is what it has fetched.
     (call,) = upstreams.calls("aiml")
-    sent_on = requests.get(call["fields"]["image_url"], timeout=10)
+    sent_on = requests.get(call["fields"]["image_url"], timeout=WAIT_SECONDS)
     assert (sent_on.status_code, sent_on.content) == (200, photos.read(photo.file))
     for target in ("aiml", "upload"):
         assert "SECRET" not in json.dumps(upstreams.calls(target))

@@ -36,6 +36,7 @@ from stefna.tests.faults.files import (
     zipped,
 )
 from stefna.tests.steps import arrive, choose, pick, picture
+from stefna.tests.waiting import WAIT_SECONDS
 
 pytestmark = pytest.mark.django_db
 standin, upstreams = production.standin, production.upstreams
@@ -119,7 +120,7 @@ def talk(live_server, client, alice, look, settings):
 
     def say(path, headers, body=b""):
         server = live_server.thread
-        connection = http.client.HTTPConnection(server.host, server.port, timeout=20)
+        connection = http.client.HTTPConnection(server.host, server.port, timeout=WAIT_SECONDS)
         with contextlib.closing(connection):
             connection.putrequest("POST", path)
             ours = {"Cookie": cookies, "X-CSRFToken": token, "Idempotency-Key": "k", "Content-Type": FORM}

@@ -13,8 +13,9 @@ from generation import attempts
 from generation.models import IdempotencyKey, Run
 from notifications.models import Notification
 from stefna.tests.app import code
-from stefna.tests.faults.web import Web, signed_in, until
+from stefna.tests.faults.web import Web, signed_in
 from stefna.tests.test_workers import Gate
+from stefna.tests.waiting import WAIT_SECONDS, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -32,7 +33,7 @@ def deadlock_with(first, second):
     waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
     def ask():
-        until(lambda: watching.execute(waits).fetchone()[0])
+        wait_until(lambda: watching.execute(waits).fetchone()[0])
         other.execute(*second)
         other.rollback()
 
@@ -42,7 +43,7 @@ def deadlock_with(first, second):
     try:
         yield
     finally:
-        asking.join(30)
+        asking.join(WAIT_SECONDS)
         other.close()
         watching.close()
 
@@ -94,10 +95,10 @@ def test_database_that_is_away_is_said_and_nobody_has_to_be_restarted(install, t
         assert web.status("/healthz/live") == 200
         assert web.status("/healthz/ready") == 503
         gate.open()
-        until(lambda: web.status("/", **signed_in(member)) == 200)
+        wait_until(lambda: web.status("/", **signed_in(member)) == 200)
         assert web.post_photo(member, small("coffee")).status == 202
         # The threads that work on runs have waited too.
-        until(lambda: Run.objects.get().status == "succeeded", 60)
+        wait_until(lambda: Run.objects.get().status == "succeeded")
         assert Notification.objects.count() == 1
     finally:
         web.end()

@@ -10,6 +10,7 @@ import pytest
 
 from stefna.tests.conftest import ROOT
 from stefna.tests.faults.web import Web
+from stefna.tests.waiting import WAIT_SECONDS
 
 SECRETS = {
     "SECRET_KEY": "canary-secret-key-" + "0" * 40,
@@ -32,7 +33,7 @@ def served(install, tmp_path_factory):
 
 def talk(served, *lines):
     """Send what no client would, byte by byte as it stands here, and return all that comes back."""
-    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=WAIT_SECONDS) as connection:
         connection.sendall("\r\n".join(lines).encode("latin-1"))
         connection.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: connection.recv(65536), b"")).decode()

@@ -5,12 +5,12 @@ import http.client
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 from stefna.tests.conftest import ROOT
 from stefna.tests.faults import files
+from stefna.tests.waiting import WAIT_SECONDS, wait_until
 
 PRODUCTION = {
     "DEBUG": "0",
@@ -31,7 +31,7 @@ class Web:
         with (server.state / "web.log").open("ab") as log:
             command = [sys.executable, "-m", "gunicorn", "stefna.wsgi"]
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-        until(lambda: self.status("/healthz/live") == 200)
+        wait_until(lambda: self.status("/healthz/live") == 200)
 
     @property
     def worker(self):
@@ -51,7 +51,7 @@ class Web:
             with contextlib.suppress(ProcessLookupError):
                 resource.prlimit(worker, what, before)
 
-    def ask(self, method, path, body=None, *, timeout=60, **headers):
+    def ask(self, method, path, body=None, *, timeout=WAIT_SECONDS, **headers):
         """Send a request as the proxy hands it on. Raises OSError where there is no answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         with contextlib.closing(connection):
@@ -77,7 +77,7 @@ class Web:
 
     def end(self):
         self.process.terminate()
-        self.process.wait(60)
+        self.process.wait(WAIT_SECONDS)
 
 
 def form(data):
@@ -90,10 +90,3 @@ def signed_in(member):
     token = "c" * 32
     cookies = f"{member['cookie']}={member['session']}; csrftoken={token}"
     return {"Cookie": cookies, "X-CSRFToken": token, "Referer": "https://stefna.example/"}
-
-
-def until(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
