@@ -46,8 +46,9 @@ from django.test import Client  # noqa: E402
 
 from accounts.models import User  # noqa: E402
 from benchmarks import report  # noqa: E402
-from generation import photos, provenance  # noqa: E402
+from generation import photos  # noqa: E402
 from generation.exceptions import PhotoError, ResultInvalid  # noqa: E402
+from generation.images import provenance  # noqa: E402
 from generation.models import Photo  # noqa: E402
 
 # The largest photo that we take has 40 MP of 4 bytes, and is there twice while its pixels are converted: 320 MB. A HEIC

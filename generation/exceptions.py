@@ -20,6 +20,7 @@ GenerationError                 somebody can act on it: `code` is stored and tes
 ├── NotCancellable
 ├── NotRetryable
 ├── StorageUnavailable          transient
+├── ImageProcessingBusy         transient: no room for another picture at the moment
 ├── InternalError               a bug of ours
 └── ProviderError               the picture could not be made
     ├── CircuitsOpen            transient: every endpoint is being skipped
@@ -41,6 +42,8 @@ from datetime import datetime
 from django.utils import translation
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
+
+RETRY_AFTER_SECONDS = 5
 
 
 class GenerationError(Exception):
@@ -65,6 +68,13 @@ class GenerationError(Exception):
         self.detail = detail
         self.retry_after = retry_after
         super().__init__(self.message)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the headers of an answer with this error: when to try again, where that helps."""
+        if self.status != 503:
+            return {}
+        return {"Retry-After": str(max(1, round(self.retry_after or RETRY_AFTER_SECONDS)))}
 
 
 class PhotoError(GenerationError):
@@ -168,6 +178,14 @@ class StorageUnavailable(GenerationError):
     code = "storage_unavailable"
     status = 503
     sentence = _("We cannot store pictures at the moment. You were not charged.")
+    retryable = True
+    transient = True
+
+
+class ImageProcessingBusy(GenerationError):
+    code = "service_unavailable"
+    status = 503
+    sentence = _("Many photos are being processed at the moment. Please try again in a few seconds.")
     retryable = True
     transient = True
 

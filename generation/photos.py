@@ -1,21 +1,18 @@
-"""The one door for image bytes: what comes in is checked and normalised, what goes out carries the mark.
+"""The one entrance for image bytes: photos are checked and normalised, results are marked, both are stored.
 
-The pixels are worked on in engine/ingest.py; here are the rules and the storage.
+Pixels are decoded in processes apart (images/processing.py); here are the rules and the storage.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 from django.conf import settings
@@ -26,10 +23,9 @@ from django.db import IntegrityError, transaction
 from django.db.models.fields.files import FieldFile
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from PIL import Image, ImageOps
 
-from generation import provenance
-from generation.engine import ingest
+from generation.engine import exceptions as decode_errors
+from generation.engine.headers import read_header
 from generation.exceptions import (
     PhotoDimensions,
     PhotoEmpty,
@@ -40,6 +36,8 @@ from generation.exceptions import (
     ResultInvalid,
     StorageUnavailable,
 )
+from generation.images import processing
+from generation.images.processing import EncodedImage, Share
 from generation.models import Photo, Run, random_path, release_connections
 
 if TYPE_CHECKING:
@@ -53,8 +51,6 @@ THUMBNAIL_SIDE = 480
 AVATAR_SIDE = 256
 RENDITION_SIDE = 960
 SAMPLE_STORED_SECONDS = 3600
-CONTENT_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
-FORMATS = {content_type: image_format for image_format, content_type in CONTENT_TYPES.items()}
 EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
 
 
@@ -103,7 +99,14 @@ def accept(user: User, upload: Upload) -> Photo:
         return known
 
     release_connections()
-    files = _files(lambda: _decode(upload.data))
+    with _refusing_photos():
+        files = processing.normalise(
+            upload.data,
+            _photo_limits(),
+            share=Share.UPLOAD,
+            max_side=settings.MAX_PHOTO_SIDE,
+            thumbnail_side=THUMBNAIL_SIDE,
+        )
     photo = Photo(
         user=user,
         sha256=upload.sha256,
@@ -134,8 +137,16 @@ def accept_avatar(upload: Upload) -> str:
         raise PhotoEmpty
     if len(upload.data) > settings.MAX_PHOTO_BYTES:
         raise too_large()
-    with _pixels:
-        small = _file(ingest.thumbnail(_decode(upload.data), AVATAR_SIDE), "JPEG", quality=85)
+    release_connections()
+    with _refusing_photos():
+        small = processing.scale(
+            upload.data,
+            _photo_limits(),
+            share=Share.UPLOAD,
+            max_side=settings.MAX_PHOTO_SIDE,
+            side=AVATAR_SIDE,
+            quality=85,
+        )
     with _all_or_nothing() as save:
         return save(random_path("avatars", "jpg"), small)
 
@@ -154,11 +165,10 @@ def accept_result(data: bytes, source_type: str, *, name: str) -> Stored:
 
     `name` is the attempt's: what is stored twice replaces itself, and no other attempt's picture.
     """
-    limits = ingest.Limits(pixels=settings.MAX_PHOTO_PIXELS)
-    try:
-        files = _files(lambda: ingest.decode(data, limits), source_type)
-    except ingest.Refused as error:
-        raise ResultInvalid(detail=repr(error)) from error
+    with _refusing_results():
+        files = processing.normalise(
+            data, result_limits(), share=Share.BACKGROUND, thumbnail_side=THUMBNAIL_SIDE, source_type=source_type
+        )
     made, content_type = files.picture, files.content_type
     with _all_or_nothing() as save:
         result = save(f"results/{name[:2]}/{name}.{EXTENSIONS[content_type]}", made)
@@ -172,13 +182,13 @@ def download_type(run: Run, wanted: str) -> str | None:
 
 
 def download(run: Run, content_type: str) -> bytes:
-    """Return a run's result in the format that was asked for, with its mark."""
+    """Return a run's result in the format that was asked for, with its mark. Raise StorageUnavailable."""
     data = read(run.result)
     if content_type == run.content_type:
         return data
-    with _pixels:
-        image = ingest.decode(data, ingest.Limits(pixels=settings.MAX_PHOTO_PIXELS))
-        return _file(image, FORMATS[content_type], run.source_type).data
+    return processing.convert(
+        data, result_limits(), share=Share.PREVIEW, content_type=content_type, source_type=run.source_type
+    ).data
 
 
 def small(photo: Photo | Upload) -> bytes:
@@ -189,8 +199,14 @@ def small(photo: Photo | Upload) -> bytes:
         raise PhotoEmpty
     if len(photo.data) > settings.MAX_PHOTO_BYTES:
         raise too_large()
-    with _pixels:
-        return _file(ingest.thumbnail(_decode(photo.data), THUMBNAIL_SIDE), "JPEG").data
+    with _refusing_photos():
+        return processing.scale(
+            photo.data,
+            _photo_limits(),
+            share=Share.PREVIEW,
+            max_side=settings.MAX_PHOTO_SIDE,
+            side=THUMBNAIL_SIDE,
+        ).data
 
 
 def sample_url(name: str) -> str:
@@ -201,35 +217,26 @@ def sample_url(name: str) -> str:
     stored = f"samples/{name}.jpg"
     if not cache.get(f"sample_stored:{name}"):
         upload = Upload.sample(name)
-        with _pixels, Image.open(io.BytesIO(upload.data)) as image:
-            file = _File(upload.data, *image.size)
+        header = read_header(upload.data)
+        assert header
         with _all_or_nothing() as save:
-            save(stored, file)
+            save(stored, EncodedImage(upload.data, header.width, header.height))
         cache.set(f"sample_stored:{name}", 1, SAMPLE_STORED_SECONDS)
     return default_storage.url(stored)
 
 
 def rendition(data: bytes, source_type: str) -> bytes:
     """Return what a provider made as a marked WebP for the screen. Raise ResultInvalid."""
-    limits = ingest.Limits(pixels=settings.MAX_PHOTO_PIXELS)
-    try:
-        with _pixels:
-            image = ingest.thumbnail(ingest.decode(data, limits), RENDITION_SIDE)
-            return _file(image, "WEBP", source_type, quality=85).data
-    except ingest.Refused as error:
-        raise ResultInvalid(detail=repr(error)) from error
-
-
-def square(data: bytes, side: int) -> Image.Image:
-    """Return the middle of a picture of ours as a square."""
-    with Image.open(io.BytesIO(data)) as image:
-        return ImageOps.fit(image.convert("RGB"), (side, side))
-
-
-def sketch_file(sketch: Image.Image) -> bytes:
-    """Return a sketch as a marked WebP."""
-    marked = provenance.save_options("WEBP", provenance.ALGORITHMICALLY_ENHANCED)
-    return ingest.encode(sketch, "WEBP", quality=80, **marked)
+    with _refusing_results():
+        return processing.scale(
+            data,
+            result_limits(),
+            share=Share.PREVIEW,
+            side=RENDITION_SIDE,
+            image_format="WEBP",
+            quality=85,
+            source_type=source_type,
+        ).data
 
 
 def read(file: FieldFile) -> bytes:
@@ -263,62 +270,45 @@ def delete_files(*names: str | None) -> None:
             log.warning("delete_failed", exc_info=True)
 
 
-def _decode(data: bytes) -> Image.Image:
-    limits = ingest.Limits(settings.MAX_PHOTO_PIXELS, SHORTEST_SIDE, LONGEST_SIDE)
-    try:
-        return ingest.decode(data, limits, max_side=settings.MAX_PHOTO_SIDE)
-    except ingest.UnsupportedType as error:
-        raise PhotoTypeUnsupported from error
-    except ingest.TooManyPixels as error:
-        megapixels = settings.MAX_PHOTO_PIXELS // 10**6
-        sentence = gettext("This photo has too many pixels. Up to %(megapixels)d megapixels are fine.")
-        raise PhotoTooManyPixels(sentence % {"megapixels": megapixels}) from error
-    except ingest.BadMeasures as error:
-        raise PhotoDimensions from error
-    except ingest.BadImage as error:
-        raise PhotoInvalid(detail=repr(error.__cause__)) from error
+def result_limits() -> dict[str, int]:
+    return {"pixels": settings.MAX_PHOTO_PIXELS}
 
 
-@dataclass(frozen=True)
-class _File:
-    data: bytes
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class _Files:
-    """What is stored of a picture."""
-
-    picture: _File
-    thumbnail: _File
-    content_type: str
-
-
-# A file is small and its pixels are large: however many threads a process has, only so many hold pixels at a time.
-_pixels = threading.BoundedSemaphore(max(4, os.cpu_count() or 1))
-
-
-def _files(decode: Callable[[], Image.Image], source_type: str = "") -> _Files:
-    with _pixels:
-        image = decode()
-        image_format = "JPEG" if image.mode == "RGB" else "PNG"
-        picture = _file(image, image_format, source_type)
-        thumbnail = _file(ingest.thumbnail(image, THUMBNAIL_SIDE), "JPEG", source_type, quality=82)
-    return _Files(picture, thumbnail, CONTENT_TYPES[image_format])
-
-
-def _file(image: Image.Image, image_format: str, source_type: str = "", **options: Any) -> _File:
-    mark = provenance.save_options(image_format, source_type) if source_type else {}
-    return _File(ingest.encode(image, image_format, **options, **mark), *image.size)
+def _photo_limits() -> dict[str, int]:
+    return {"pixels": settings.MAX_PHOTO_PIXELS, "shortest_side": SHORTEST_SIDE, "longest_side": LONGEST_SIDE}
 
 
 @contextmanager
-def _all_or_nothing() -> Iterator[Callable[[str, _File], str]]:
+def _refusing_photos() -> Iterator[None]:
+    """Turn what is wrong with the bytes of a photo into the error that its user reads."""
+    try:
+        yield
+    except decode_errors.UnsupportedType as error:
+        raise PhotoTypeUnsupported from error
+    except decode_errors.TooManyPixels as error:
+        megapixels = settings.MAX_PHOTO_PIXELS // 10**6
+        sentence = gettext("This photo has too many pixels. Up to %(megapixels)d megapixels are fine.")
+        raise PhotoTooManyPixels(sentence % {"megapixels": megapixels}) from error
+    except decode_errors.InvalidDimensions as error:
+        raise PhotoDimensions from error
+    except decode_errors.DecodeError as error:
+        raise PhotoInvalid(detail=repr(error)) from error
+
+
+@contextmanager
+def _refusing_results() -> Iterator[None]:
+    try:
+        yield
+    except decode_errors.DecodeError as error:
+        raise ResultInvalid(detail=repr(error)) from error
+
+
+@contextmanager
+def _all_or_nothing() -> Iterator[Callable[[str, EncodedImage], str]]:
     """Save several pictures; when one fails, none stays, not even one that was only begun."""
     names: list[str] = []
 
-    def save(name: str, file: _File) -> str:
+    def save(name: str, file: EncodedImage) -> str:
         started = time.monotonic()
         facts = {"public_id": name, "bytes": len(file.data), "width": file.width, "height": file.height}
         log.info("upload_started", **facts)

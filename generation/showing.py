@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-import threading
 from collections.abc import Iterator, Sequence
 
 from django.core.cache import cache
-from PIL import Image
 
 from generation import photos
 from generation.engine.recipes import Look
+from generation.images import processing
+from generation.images.processing import Share
+from generation.images.provenance import ALGORITHMICALLY_ENHANCED
 from generation.models import Photo, Preset, Run
-from generation.providers import get_sketcher
 
 PREVIEW_SECONDS = 30 * 24 * 3600
 SKETCH_SECONDS = 24 * 3600
@@ -23,9 +23,6 @@ SKETCH_SIDE = 256
 # Tiles of the sheet: small enough that the sheet of a large catalogue is one picture of a few hundred kilobytes.
 TILE_SIDE = 160
 SKETCHES_AT_ONCE = 6
-
-# Sketches are made while pages are served: however many people choose a photo, they take one processor.
-_one_at_a_time = threading.Lock()
 
 
 def preset_preview(preset: Preset) -> bytes:
@@ -36,7 +33,7 @@ def preset_preview(preset: Preset) -> bytes:
 def sketches(photo: Photo | photos.Upload, presets: Sequence[Preset]) -> Iterator[tuple[Preset, bytes]]:
     """Yield each preset with a small WebP of what it does to a photo; made once, and then kept for a day.
 
-    Raises GenerationError before the first, and nothing after it.
+    Raises GenerationError: before the first for a photo that cannot be used, and ImageProcessingBusy at any time.
     """
     small: bytes | None = None
     for first in range(0, len(presets), SKETCHES_AT_ONCE):
@@ -47,9 +44,10 @@ def sketches(photo: Photo | photos.Upload, presets: Sequence[Preset]) -> Iterato
         if missing:
             small = small or photos.small(photo)
             looks = [Look(preset.recipe, preset.strength, preset.default_seed or 1) for preset in missing]
-            with _one_at_a_time:
-                made = get_sketcher()(small, looks, side=SKETCH_SIDE)
-            new = {keys[preset]: photos.sketch_file(sketch) for preset, sketch in zip(missing, made, strict=True)}
+            made = processing.previews(
+                small, looks, side=SKETCH_SIDE, source_type=ALGORITHMICALLY_ENHANCED, share=Share.PREVIEW
+            )
+            new = {keys[preset]: sketch for preset, sketch in zip(missing, made, strict=True)}
             cache.set_many(new, SKETCH_SECONDS)
             found |= new
         yield from ((preset, found[keys[preset]]) for preset in some)
@@ -65,10 +63,8 @@ def preset_sheet(presets: Sequence[Preset]) -> bytes:
     key = f"sheet:{sheet_version(presets)}"
     sheet: bytes | None = cache.get(key)
     if sheet is None:
-        pixels = Image.new("RGB", (TILE_SIDE, TILE_SIDE * max(1, len(presets))))
-        for number, (_, picture) in enumerate(sketches(photos.Upload.sample("portrait"), presets)):
-            pixels.paste(photos.square(picture, TILE_SIDE), (0, TILE_SIDE * number))
-        sheet = photos.sketch_file(pixels)
+        tiles = [picture for _, picture in sketches(photos.Upload.sample("portrait"), presets)]
+        sheet = processing.sprite(tiles, side=TILE_SIDE, source_type=ALGORITHMICALLY_ENHANCED)
         cache.set(key, sheet, PREVIEW_SECONDS)
     return sheet
 

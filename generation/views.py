@@ -8,6 +8,7 @@ import itertools
 import json
 import random
 import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -26,7 +27,7 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from accounts import guests
 from generation import photos, services, showing
-from generation.exceptions import GenerationError
+from generation.exceptions import GenerationError, ImageProcessingBusy
 from generation.forms import MOST_LOOKS, PhotoForm, StudioForm
 from generation.models import MAX_SEED, Photo, Preset, Run, RunQuerySet
 from generation.modes import BATCHES, Mode
@@ -103,14 +104,18 @@ def sketch(request: HttpRequest) -> HttpResponseBase:
         made = showing.sketches(form.chosen_photo(user), list(Preset.objects.active().sound()))
         first = next(made, None)
     except GenerationError as error:
-        return JsonResponse({"message": str(error.message)}, status=error.status)
-    lines = itertools.starmap(_sketch_line, itertools.chain([first] if first else [], made))
+        return JsonResponse({"message": str(error.message)}, status=error.status, headers=error.headers)
+    lines = _sketch_lines(itertools.chain([first] if first else [], made))
     return StreamingHttpResponse(lines, content_type="application/x-ndjson", headers={"X-Accel-Buffering": "no"})
 
 
-def _sketch_line(preset: Preset, picture: bytes) -> str:
-    address = f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
-    return json.dumps({"look": preset.slug, "picture": address}) + "\n"
+def _sketch_lines(made: Iterable[tuple[Preset, bytes]]) -> Iterator[str]:
+    try:
+        for preset, picture in made:
+            address = f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
+            yield json.dumps({"look": preset.slug, "picture": address}) + "\n"
+    except ImageProcessingBusy:
+        return  # the cards without a line go on showing the sample
 
 
 @login_not_required
@@ -134,7 +139,7 @@ def create(request: HttpRequest) -> HttpResponse:
             asked |= {name: data[name] for name in ("prompt", "strength", "seed")}
             page = redirect(services.start_run(preset=next(iter(data["presets"]), None), **asked))
     except GenerationError as error:
-        return _refuse(request, error.message, error.status, again=error.transient)
+        return _refuse(request, error.message, error.status, again=error.transient, headers=error.headers)
     guests.sign_in(request, user)
     return _go(request, page)
 
@@ -146,11 +151,17 @@ def _sign_in_first(request: HttpRequest) -> HttpResponse:
     return _go(request, redirect(f"{reverse('account_login')}?{urlencode({'next': studio})}"))
 
 
-def _refuse(request: HttpRequest, message: str, status: int, *, again: bool = False) -> HttpResponse:
+def _refuse(
+    request: HttpRequest, message: str, status: int, *, again: bool = False, headers: Mapping[str, str] | None = None
+) -> HttpResponse:
     """Put the sentence where the user is looking. With JavaScript only the sentence changes: the file stays chosen."""
     if request.htmx:  # type: ignore[attr-defined]
-        return render(request, "generation/_error.html", {"message": message, "again": again}, status=status)
-    return _studio(request, error=message, status=status)
+        response = render(request, "generation/_error.html", {"message": message, "again": again}, status=status)
+    else:
+        response = _studio(request, error=message, status=status)
+    for name, value in (headers or {}).items():
+        response[name] = value
+    return response
 
 
 def _go(request: HttpRequest, page: HttpResponse) -> HttpResponse:

@@ -18,6 +18,7 @@ from django.utils.translation import gettext as _
 from django_htmx.http import HttpResponseClientRedirect
 
 from generation import photos
+from generation.exceptions import GenerationError
 from stefna import counters, problems
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
@@ -97,6 +98,24 @@ def language_of_the_user(get_response: GetResponse) -> GetResponse:
         return get_response(request)
 
     return middleware
+
+
+class GenerationErrorMiddleware:
+    """Answer with the sentence and status of an error that no view has put on its page; the API has its own answers."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        if not isinstance(exception, GenerationError):
+            return None
+        response = render(request, "error.html", {"message": exception.message}, status=exception.status)
+        for name, value in exception.headers.items():
+            response[name] = value
+        return response
 
 
 class SignInRequired(LoginRequiredMiddleware):

@@ -84,6 +84,7 @@ MIDDLEWARE = [
     "allauth.account.middleware.AccountMiddleware",
     "accounts.guests.VisitorsAtTheDoor",
     "stefna.middleware.SignInRequired",
+    "stefna.middleware.GenerationErrorMiddleware",
 ]
 
 ROOT_URLCONF = "stefna.urls"
@@ -299,6 +300,15 @@ MAX_PHOTO_BYTES = env.int("MAX_PHOTO_BYTES", default=15_000_000)
 DATA_UPLOAD_MAX_NUMBER_FILES = 1
 MAX_PHOTO_PIXELS = env.int("MAX_PHOTO_PIXELS", default=40_000_000)
 MAX_PHOTO_SIDE = env.int("MAX_PHOTO_SIDE", default=2048)
+
+# -- Image processes ---------------------------------------------------------------------------------------
+
+# Of each process that serves or works, started on first use. With one alone an upload would wait for every run.
+IMAGE_PROCESSES = env.int("IMAGE_PROCESSES", default=max(2, os.cpu_count() or 1))
+# Processor seconds and memory of one job; the estimated memory of all jobs at a time.
+IMAGE_JOB_SECONDS = env.int("IMAGE_JOB_SECONDS", default=20)
+IMAGE_JOB_MEMORY_MB = env.int("IMAGE_JOB_MEMORY_MB", default=1024)
+IMAGE_MEMORY_MB = env.int("IMAGE_MEMORY_MB", default=900)
 
 # -- The queue engine --------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Pixels in and out of files: decode safely, orient, convert to sRGB, shrink, encode.
 
-Nothing here trusts a file: the bytes decide the type, the header is checked before a pixel is decoded, and every
-way in which a decoder can fail comes out as one exception.
+Nothing here trusts a file: the bytes decide the type, the header is checked before a decoder is made, and every
+way in which a decoder can fail comes out as one exception. Called only in an image process (generation/images).
 """
 
 import io
@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+
+from generation.engine.exceptions import DamagedImage, InvalidDimensions, TooCostly, TooManyPixels, UnsupportedType
+from generation.engine.headers import MAX_SCANS, Header, read_header
 
 Image.init()
 try:
@@ -24,7 +27,7 @@ else:
 
 # What Pillow's decoders raise on broken files, collected over public corpora of malformed pictures.
 BROKEN = (
-    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, MemoryError,
+    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError,
     OverflowError, RuntimeError, NotImplementedError, AssertionError, struct.error, zlib.error,
     Image.DecompressionBombError,
 )  # fmt: skip
@@ -34,26 +37,6 @@ _SRGB = ImageCms.createProfile("sRGB")
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 # The texts of a PNG are unpacked before they are dropped; Pillow allows 64 MB of them.
 PngImagePlugin.MAX_TEXT_MEMORY = 8_000_000
-
-
-class Refused(Exception):
-    """The bytes do not become pixels; the subclasses say why."""
-
-
-class UnsupportedType(Refused):
-    """The bytes are no picture of a type that we read."""
-
-
-class TooManyPixels(Refused):
-    """The header promises more pixels than allowed."""
-
-
-class BadMeasures(Refused):
-    """A side is shorter or longer than allowed."""
-
-
-class BadImage(Refused):
-    """The picture is damaged."""
 
 
 @dataclass(frozen=True)
@@ -70,23 +53,24 @@ def decode(data: bytes, limits: Limits, *, max_side: int | None = None) -> Image
 
     Nothing but pixels comes through: no EXIF, XMP, colour profile or comment.
 
-    Raises a subclass of Refused, and nothing else.
+    Raises a subclass of DecodeError, and nothing else.
     """
+    promised = _check_header(data, limits)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except MemoryError as error:
+        raise TooCostly from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooManyPixels from error
     except UnidentifiedImageError as error:
         # A file that says it is a JPEG, PNG or WebP and cannot be opened is damaged, not of another type.
-        raise (BadImage if _claims_known_type(data) else UnsupportedType) from error
+        raise (DamagedImage if _claims_known_type(data) else UnsupportedType) from error
     except BROKEN as error:
-        raise BadImage from error
+        raise DamagedImage from error
     with image:
-        width, height = image.size
-        if width * height > limits.pixels:
-            raise TooManyPixels
-        if min(width, height) < limits.shortest_side or max(width, height) > limits.longest_side:
-            raise BadMeasures
+        _check_size(*image.size, limits)
+        if image.width * image.height > promised.pixels:
+            raise DamagedImage("larger than its header says")
         try:
             if max_side:
                 _draft(image, max_side)
@@ -98,14 +82,21 @@ def decode(data: bytes, limits: Limits, *, max_side: int | None = None) -> Image
                 # when shrinking, in half of the time of Lanczos.
                 pixels.thumbnail((max_side, max_side), Image.Resampling.HAMMING, reducing_gap=3.0)
             pixels = _to_srgb(ImageOps.exif_transpose(pixels))
+        except MemoryError as error:
+            raise TooCostly from error
         except BROKEN as error:
-            raise BadImage from error
+            raise DamagedImage from error
     pixels.info.clear()
     return pixels
 
 
-def encode(image: Image.Image, image_format: str, *, quality: int = 92, **options: Any) -> bytes:
-    """Encode RGB or RGBA as JPEG, PNG or WEBP. JPEG lays transparency on white."""
+def brightest(data: bytes, limits: Limits) -> int:
+    """Return the largest luminance of a picture at a size of 64 pixels, 0..255. Raises a subclass of DecodeError."""
+    return cast(tuple[int, int], decode(data, limits, max_side=64).convert("L").getextrema())[1]
+
+
+def encode(image: Image.Image, image_format: str, *, quality: int = 92, xmp: bytes = b"", **options: Any) -> bytes:
+    """Encode RGB or RGBA as JPEG, PNG or WEBP, with an XMP packet if there is one. JPEG lays transparency on white."""
     if image_format == "JPEG" and image.mode != "RGB":
         flat = Image.new("RGB", image.size, "white")
         flat.paste(image, mask=image.getchannel("A"))
@@ -116,6 +107,12 @@ def encode(image: Image.Image, image_format: str, *, quality: int = 92, **option
         "PNG": {"compress_level": 3},
         "WEBP": {"quality": quality, "method": 2},
     }[image_format]
+    if xmp and image_format == "PNG":
+        # Pillow ignores `xmp=` for PNG; the XMP specification keeps the packet in an iTXt chunk.
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode())
+    elif xmp:
+        options["xmp"] = xmp
     out = io.BytesIO()
     try:
         image.save(out, image_format, **(settings | options))
@@ -131,6 +128,24 @@ def thumbnail(image: Image.Image, side: int) -> Image.Image:
     small = image.copy()
     small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return small
+
+
+def _check_header(data: bytes, limits: Limits) -> Header:
+    """Refuse by the header alone: Pillow's WebP decoder takes its memory when the file is opened."""
+    header = read_header(data)
+    if header is None:
+        raise DamagedImage("no header") if _claims_known_type(data) else UnsupportedType
+    _check_size(header.width, header.height, limits)
+    if header.scans > MAX_SCANS:
+        raise TooCostly(f"more than {MAX_SCANS} scans")
+    return header
+
+
+def _check_size(width: int, height: int, limits: Limits) -> None:
+    if width * height > limits.pixels:
+        raise TooManyPixels
+    if min(width, height) < limits.shortest_side or max(width, height) > limits.longest_side:
+        raise InvalidDimensions
 
 
 def _claims_known_type(data: bytes) -> bool:

@@ -1,8 +1,6 @@
 """The only code that makes pictures: ours, or somebody else's service."""
 
-from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 from django.conf import settings
 from django.utils.module_loading import import_string
@@ -25,9 +23,3 @@ def default_provider() -> str:
 def get_image_provider(name: str) -> ImageProvider:
     provider: ImageProvider = import_string(PROVIDERS[name])()
     return provider
-
-
-def get_sketcher() -> Callable[..., list[Any]]:
-    """Return the built-in engine's `sketches`, whoever makes the runs: they are quick and cost nothing."""
-    sketcher: Callable[..., list[Any]] = import_string("generation.engine.sketch.sketches")
-    return sketcher

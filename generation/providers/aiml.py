@@ -7,17 +7,17 @@ nothing, or gave an answer that is no answer; and an answer is told to the calle
 import base64
 import binascii
 import email.utils
-import io
 import json
 import random
 import time
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import structlog
 from django.conf import settings
-from PIL import Image
 
+from generation.engine.exceptions import DecodeError
+from generation.engine.headers import read_header
 from generation.exceptions import (
     ContentFiltered,
     ProviderError,
@@ -32,7 +32,8 @@ from generation.exceptions import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from generation.provenance import COMPOSITE_WITH_AI
+from generation.images import processing
+from generation.images.provenance import COMPOSITE_WITH_AI
 from generation.providers import http
 from generation.providers.base import TransformRequest, TransformResult, UpstreamAnswer
 from generation.providers.endpoints import Endpoint, Outcome, call, configured
@@ -41,6 +42,8 @@ log = structlog.get_logger("generation")
 
 PATH = "/v1/images/generations"
 MAX_PROMPT = 4000
+# The luminance, 0..255, that no pixel of a black picture exceeds.
+BLACK = 2
 RESULT = http.Limits(connect=5, read=20, whole=30, most_bytes=30_000_000)
 
 
@@ -241,17 +244,14 @@ def _picture(url: str) -> bytes:
 
 def _is_black(data: bytes) -> bool:
     """Say whether this is the black picture that the safety filter answers with; a broken one is judged elsewhere."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            # Black takes less than half a bit a pixel: what takes more is a picture, and need not be decoded.
-            if len(data) > 2_000 + image.width * image.height // 16:
-                return False
-            image.draft("L", (64, 64))
-            image.thumbnail((64, 64))
-            brightest = cast(tuple[int, int], image.convert("L").getextrema())[1]
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    header = read_header(data)
+    # Black takes less than half a bit a pixel: what takes more is a picture, and need not be decoded.
+    if header is None or len(data) > 2_000 + header.pixels // 16:
         return False
-    return brightest <= 2
+    try:
+        return processing.brightest(data, {"pixels": settings.MAX_PHOTO_PIXELS}) <= BLACK
+    except DecodeError:
+        return False
 
 
 SURELY_NOTHING_MADE = (UpstreamUnavailable, UpstreamRateLimited, UpstreamMalformed, UpstreamEmpty)

@@ -1,12 +1,11 @@
 """Our own engine as an ImageProvider: no key, no network, the same picture for the same seed."""
 
-import numpy as np
 from django.utils.translation import gettext_lazy as _
-from PIL import Image
 
-from generation.engine import ingest, recipes, render
-from generation.exceptions import ProviderError
-from generation.provenance import ALGORITHMICALLY_ENHANCED
+from generation.engine.exceptions import DecodeError, TooCostly
+from generation.exceptions import PhotoInvalid, ProviderError
+from generation.images import processing
+from generation.images.provenance import ALGORITHMICALLY_ENHANCED
 from generation.providers.base import TransformRequest, TransformResult
 
 
@@ -23,18 +22,9 @@ class EmbeddedProvider:
         if not request.recipe:
             raise EngineFailed(_("This look has no recipe for the built-in engine."))
         try:
-            photo = ingest.decode(request.photo, ingest.Limits())
-        except ingest.Refused as error:
+            picture = processing.render(request.photo, request.recipe, strength=request.strength, seed=request.seed)
+        except TooCostly as error:
+            raise PhotoInvalid(detail=repr(error)) from error
+        except DecodeError as error:
             raise EngineFailed(_("The stored photo could not be read."), detail=repr(error)) from error
-        picture = Image.fromarray(
-            render.render(
-                np.asarray(photo.convert("RGB")),
-                request.recipe,
-                strength=recipes.blend(request.recipe, request.strength),
-                seed=request.seed,
-            )
-        )
-        if photo.mode == "RGBA":
-            picture.putalpha(photo.getchannel("A"))
-        # Uncompressed: it is decoded again a moment later, and must not lose anything on the way.
-        return TransformResult(ingest.encode(picture, "PNG", compress_level=0), ALGORITHMICALLY_ENHANCED)
+        return TransformResult(picture, ALGORITHMICALLY_ENHANCED)

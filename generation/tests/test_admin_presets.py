@@ -11,8 +11,9 @@ from django.urls import reverse
 from PIL import Image
 
 from conftest import asked_for
-from generation import provenance, tryout
+from generation import tryout
 from generation.admin_history import differences
+from generation.images import provenance
 from generation.models import Preset, Run
 from generation.providers import aiml
 

@@ -6,7 +6,7 @@ from django.core.management import CommandError, call_command
 from PIL import Image
 
 from conftest import SAMPLES
-from generation import provenance
+from generation.images import provenance
 
 pytestmark = pytest.mark.django_db
 

@@ -11,7 +11,7 @@ from django.db import connection
 from PIL import Image, PngImagePlugin
 
 from conftest import small
-from generation import photos, provenance
+from generation import photos
 from generation.engine import ingest
 from generation.exceptions import (
     PhotoDimensions,
@@ -22,6 +22,7 @@ from generation.exceptions import (
     PhotoTooManyPixels,
     PhotoTypeUnsupported,
 )
+from generation.images import provenance
 from generation.models import Photo
 
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from conftest import small
-from generation import photos, provenance, services
+from generation import photos, services
+from generation.images import provenance
 from generation.models import Preset
 
 pytestmark = pytest.mark.django_db

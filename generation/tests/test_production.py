@@ -14,7 +14,8 @@ from django.utils import timezone
 from PIL import Image
 
 from conftest import small
-from generation import photos, provenance, services, sweep
+from generation import photos, services, sweep
+from generation.images import provenance
 from generation.models import Run
 from generation.providers import endpoints
 from generation.providers.endpoints import configured

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from conftest import in_parallel, small
-from generation import attempts, photos, provenance, services, sweep
+from generation import attempts, photos, services, sweep
 from generation.exceptions import (
     CircuitsOpen,
     IdempotencyKeyReused,
@@ -21,6 +21,7 @@ from generation.exceptions import (
     QuotaExceeded,
     TooManyActiveRuns,
 )
+from generation.images import provenance
 from generation.models import CountedRuns, IdempotencyKey, Photo, Preset, Run
 from generation.modes import Mode
 from generation.providers.base import TransformResult

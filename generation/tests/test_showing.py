@@ -8,7 +8,8 @@ from django.urls import reverse
 from PIL import Image
 
 from conftest import small
-from generation import photos, provenance, showing
+from generation import photos, showing
+from generation.images import provenance
 from generation.models import Photo, Preset, Run
 
 pytestmark = pytest.mark.django_db

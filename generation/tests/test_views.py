@@ -10,7 +10,8 @@ from django.utils import timezone
 
 from accounts.models import User
 from conftest import small
-from generation import attempts, pictures, provenance, services
+from generation import attempts, pictures, services
+from generation.images import provenance
 from generation.models import Photo, Preset, Run
 from generation.modes import Mode
 from notifications.models import Notification

@@ -18,7 +18,7 @@ LAYERS = [
     {"services", "showing", "tryout"},
     {"attempts", "queue"},
     {"figures", "waiting", "charts", "metrics", "histogram"}
-    | {"models", "forms", "modes", "photos", "catalogue", "timeline", "provenance", "providers"},
+    | {"models", "forms", "modes", "photos", "catalogue", "timeline", "images", "providers"},
     {"engine"},
     {"exceptions", "apps"},
 ]

@@ -1,22 +1,22 @@
 """Looks side by side, to be judged by eye: photos across, looks down, a sheet for each category."""
 
 from argparse import ArgumentParser
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from PIL import Image, ImageDraw, ImageFont
 
-from generation import provenance
-from generation.engine import ingest
+from generation.engine.exceptions import DecodeError
 from generation.engine.recipes import Look
-from generation.engine.sketch import sketches
+from generation.images import processing
+from generation.images.processing import Share
+from generation.images.provenance import ALGORITHMICALLY_ENHANCED
 from generation.models import Preset
 from generation.modes import Mode
 
-MARGIN, LABEL = 4, 18
-PHOTO = Look({"steps": []}, 0)  # the look that leaves a photo as it is
+PHOTO = Look({"version": 1, "steps": []}, 0)  # the look that leaves a photo as it is
 
 
 class Command(BaseCommand):
@@ -43,8 +43,7 @@ class Command(BaseCommand):
             rows = [("the photos", [shown[0] for shown in pictures])]
             rows += [(preset.name, [shown[number] for shown in pictures]) for number, preset in members]
             path = output / f"{group}.webp"
-            marked = provenance.save_options("WEBP", provenance.ALGORITHMICALLY_ENHANCED)
-            path.write_bytes(ingest.encode(_sheet(rows, cell), "WEBP", quality=70, **marked))
+            path.write_bytes(processing.contact_sheet(rows, cell=cell, source_type=ALGORITHMICALLY_ENHANCED))
             self.stdout.write(str(path))
 
 
@@ -52,30 +51,13 @@ def _group(preset: Preset) -> str:
     return preset.category if preset.mode == Mode.PRESET else preset.mode
 
 
-def _pictures(path: Path, looks: list[Look], side: int) -> list[Image.Image]:
+def _pictures(path: Path, looks: list[Look], side: int) -> list[bytes]:
+    """Return the photo rendered with each look, one at a time: a job of all of them could take too long."""
     try:
-        return sketches(path.read_bytes(), looks, side=side)
-    except (OSError, ingest.Refused) as error:
+        photo = path.read_bytes()
+        rendered = partial(
+            processing.previews, photo, side=side, source_type=ALGORITHMICALLY_ENHANCED, share=Share.BACKGROUND
+        )
+        return [picture for look in looks for picture in rendered([look])]
+    except (OSError, DecodeError) as error:
         raise CommandError(f"{path} is not a photo that can be read: {error!r}") from error
-
-
-def _sheet(rows: list[tuple[str, list[Image.Image]]], cell: int) -> Image.Image:
-    """Lay rows of pictures out, each row under its name."""
-    font = ImageFont.load_default(LABEL - 5)
-    columns = len(rows[0][1])
-    pieces = []
-    for name, pictures in rows:
-        cells = [ingest.thumbnail(picture, cell) for picture in pictures]
-        height = max(image.height for image in cells)
-        row = Image.new("RGB", (columns * (cell + MARGIN) + MARGIN, height + LABEL + MARGIN), "#202020")
-        ImageDraw.Draw(row).text((MARGIN, 1), name, "#e8e8e8", font)
-        for column, image in enumerate(cells):
-            left = MARGIN + column * (cell + MARGIN) + (cell - image.width) // 2
-            row.paste(image, (left, LABEL + (height - image.height) // 2))
-        pieces.append(row)
-    sheet = Image.new("RGB", (pieces[0].width, sum(piece.height for piece in pieces)))
-    top = 0
-    for piece in pieces:
-        sheet.paste(piece, (0, top))
-        top += piece.height
-    return sheet

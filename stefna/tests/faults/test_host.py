@@ -83,13 +83,19 @@ def test_disk_that_takes_nothing_more_is_503_and_leaves_no_file(web, size):
 def test_photo_that_memory_does_not_suffice_for_is_refused_and_nobody_dies(web):
     member = web.server.call("member")
     assert web.post_photo(member, small("coffee"), key="1").status == 202
+    wait_until(lambda: {status for status, *_ in web.server.call("ended")} == {"succeeded"})
     file = io.BytesIO()
     # A PNG has to be decoded in full, which takes 100 MB here.
     Image.new("RGB", (6000, 6000), "teal").save(file, "PNG", compress_level=1)
     worker = web.worker
-    used = int(Path(f"/proc/{worker}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    with web.limited(resource.RLIMIT_AS, used + 16_000_000):
-        assert web.post_photo(member, file.getvalue(), key="2").status in (422, 503)
+    before = {}
+    for child in web.image_processes:
+        before[child] = resource.prlimit(child, resource.RLIMIT_AS)
+        used = int(Path(f"/proc/{child}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.prlimit(child, resource.RLIMIT_AS, (used + 16_000_000, before[child][1]))
+    assert web.post_photo(member, file.getvalue(), key="2").status == 422
+    for child, limit in before.items():
+        resource.prlimit(child, resource.RLIMIT_AS, limit)
     assert web.post_photo(member, file.getvalue(), key="3").status == 202
     assert web.worker == worker
 

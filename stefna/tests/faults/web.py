@@ -36,7 +36,11 @@ class Web:
     @property
     def worker(self):
         """The number of the process that answers: gunicorn puts another in its place when it has ended."""
-        return int(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()[0])
+        return _children(self.process.pid)[0]
+
+    @property
+    def image_processes(self):
+        return _children(self.worker)
 
     @contextlib.contextmanager
     def limited(self, what, most):
@@ -78,6 +82,12 @@ class Web:
     def end(self):
         self.process.terminate()
         self.process.wait(WAIT_SECONDS)
+
+
+def _children(pid):
+    """Return the processes that any thread of a process has started."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 def form(data):

@@ -1,0 +1,482 @@
+"""Decode, encode and render pixels in processes apart: no file of a stranger can end or stop the process that serves.
+
+Each serving process has one pool of image processes (generation/images/child.py), started on first use. Functions here
+take and return bytes and plain data. They block until the job is done, and raise
+
+- a subclass of DecodeError for a picture that cannot be used, TooCostly among them: too much memory or processor time,
+  or it ends its process twice;
+- ImageProcessingBusy when there is no room for the job soon, or the machine is too slow for it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cache
+from typing import Any
+
+import structlog
+from django.conf import settings
+
+from generation.engine import exceptions as decode_errors
+from generation.engine.exceptions import DecodeError, TooCostly
+from generation.engine.headers import Header, read_header
+from generation.engine.recipes import Look
+from generation.exceptions import ImageProcessingBusy
+from generation.images import wire
+
+log = structlog.get_logger("generation")
+
+FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
+CONTENT_TYPES = {image_format: content_type for content_type, image_format in FORMATS.items()}
+
+# -- Functions -------------------------------------------------------------------------------------------------
+
+
+class Share(Enum):
+    """What a job is for: how many of a kind may wait at once, and for how many seconds.
+
+    gunicorn.conf.py has 64 threads: with all of UPLOAD and PREVIEW waiting there are some left for pages.
+    """
+
+    UPLOAD = (48, 10.0)
+    PREVIEW = (8, 5.0)
+    BACKGROUND = (1000, 60.0)
+
+    def __init__(self, max_waiting: int, wait_seconds: float) -> None:
+        self.max_waiting = max_waiting
+        self.wait_seconds = wait_seconds
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    data: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """What is stored of a picture."""
+
+    picture: EncodedImage
+    thumbnail: EncodedImage
+    content_type: str
+
+
+def normalise(
+    data: bytes,
+    limits: Mapping[str, int],
+    *,
+    share: Share,
+    thumbnail_side: int,
+    max_side: int | None = None,
+    source_type: str = "",
+) -> ImageFiles:
+    """Decode a photo or a result and return what is stored of it, marked with `source_type` if there is one."""
+    arguments = {"max_side": max_side, "thumbnail_side": thumbnail_side, "source_type": source_type}
+    made = _decode("normalise", data, limits, share, arguments, max_side=max_side)
+    picture, thumbnail = EncodedImage(**made["picture"]), EncodedImage(**made["thumbnail"])
+    return ImageFiles(picture, thumbnail, CONTENT_TYPES[made["format"]])
+
+
+def scale(
+    data: bytes,
+    limits: Mapping[str, int],
+    *,
+    share: Share,
+    side: int,
+    image_format: str = "JPEG",
+    quality: int = 92,
+    max_side: int | None = None,
+    source_type: str = "",
+) -> EncodedImage:
+    """Return a picture with a long side of at most `side` pixels."""
+    options = {"side": side, "image_format": image_format, "quality": quality, "source_type": source_type}
+    arguments = options | {"max_side": max_side}
+    return EncodedImage(**_decode("scale", data, limits, share, arguments, max_side=max_side))
+
+
+def convert(
+    data: bytes, limits: Mapping[str, int], *, share: Share, content_type: str, source_type: str
+) -> EncodedImage:
+    """Return a picture in another format, at its own size."""
+    arguments = {"image_format": FORMATS[content_type], "source_type": source_type}
+    return EncodedImage(**_decode("convert", data, limits, share, arguments))
+
+
+def brightest(data: bytes, limits: Mapping[str, int]) -> int:
+    """Return the largest luminance of a picture at a size of 64 pixels, 0..255."""
+    made: int = _decode("brightest", data, limits, Share.BACKGROUND, {}, max_side=64)
+    return made
+
+
+def render(photo: bytes, recipe: Mapping[str, Any], *, strength: float, seed: int) -> bytes:
+    """Return what a recipe makes of a photo as an uncompressed PNG."""
+    job = _Job("render", {"photo": photo, "recipe": recipe, "strength": strength, "seed": seed}, Share.BACKGROUND)
+    made: bytes = _pool().run(job.measured(read_header(photo), bytes_per_pixel=RENDER_BYTES_PER_PIXEL))
+    return made
+
+
+def previews(photo: bytes, looks: Sequence[Look], *, side: int, source_type: str, share: Share) -> list[bytes]:
+    """Return a WebP of each look of one photo, in the order of the looks."""
+    plain = [[look.recipe, look.strength, look.seed] for look in looks]
+    arguments = {"photo": photo, "looks": plain, "side": side, "quality": 80, "source_type": source_type}
+    made: list[bytes] = _pool().run(_Job("previews", arguments, share).measured(read_header(photo), max_side=side))
+    return made
+
+
+def sprite(tiles: Sequence[bytes], *, side: int, source_type: str) -> bytes:
+    """Return pictures of ours as square tiles, one below the other, as one WebP."""
+    arguments = {"tiles": list(tiles), "side": side, "quality": 80, "source_type": source_type}
+    made: bytes = _pool().run(_Job("sprite", arguments, Share.PREVIEW))
+    return made
+
+
+def contact_sheet(rows: Sequence[tuple[str, Sequence[bytes]]], *, cell: int, source_type: str) -> bytes:
+    """Return rows of pictures (a name and the files), each row under its name, as one WebP."""
+    plain = [[name, list(files)] for name, files in rows]
+    arguments = {"rows": plain, "cell": cell, "quality": 70, "source_type": source_type}
+    made: bytes = _pool().run(_Job("contact_sheet", arguments, Share.BACKGROUND, large=True))
+    return made
+
+
+def _decode(
+    name: str,
+    data: bytes,
+    limits: Mapping[str, int],
+    share: Share,
+    arguments: Mapping[str, Any],
+    *,
+    max_side: int | None = None,
+) -> Any:
+    job = _Job(name, {"data": data, "limits": dict(limits), **arguments}, share)
+    return _pool().run(job.measured(read_header(data), max_side=max_side))
+
+
+# -- What a job costs ------------------------------------------------------------------------------------------
+
+MEGABYTE = 1_000_000
+BASE_BYTES = 60 * MEGABYTE
+"""The working copy, its thumbnail and their files, at MAX_PHOTO_SIDE."""
+
+# Peaks measured over pictures of 12 and 30 megapixels, rounded up: benchmarks/results.md.
+PEAK_BYTES_PER_PIXEL = {"JPEG": 8, "PNG": 15, "WEBP": 25, "HEIF": 16}
+PROGRESSIVE_BYTES_PER_PIXEL = 8
+"""A progressive JPEG keeps all coefficients, also those of pixels that a reduced decoding leaves out."""
+RENDER_BYTES_PER_PIXEL = 30
+
+LARGE_SCAN_PIXELS = 200_000_000
+"""Pixels × scans of a picture that waits in the share of large jobs."""
+LARGE_PIXELS = {"JPEG": 100_000_000, "PNG": 24_000_000, "WEBP": 16_000_000, "HEIF": 20_000_000}
+FIRST_CPU_SECONDS = 5
+"""A small job that takes longer begins again as a large one, where it delays no other small job."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What an image process is to do. `memory` is the estimated peak in bytes; large ones share a part of the pool."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    share: Share
+    memory: int = BASE_BYTES
+    large: bool = False
+
+    def measured(
+        self, header: Header | None, *, max_side: int | None = None, bytes_per_pixel: int | None = None
+    ) -> _Job:
+        """Return the job with its cost, estimated from the header of its picture."""
+        if header is None:
+            return self  # it is refused before a decoder is made
+        pixels = header.pixels
+        if max_side and header.format == "JPEG":
+            # The decoder shrinks by a power of two that leaves less than twice the side that is wanted.
+            pixels = min(pixels, 4 * max_side**2)
+        memory = BASE_BYTES + pixels * (bytes_per_pixel or PEAK_BYTES_PER_PIXEL[header.format])
+        memory += header.progressive * header.pixels * PROGRESSIVE_BYTES_PER_PIXEL
+        large = header.pixels > LARGE_PIXELS[header.format] or header.pixels * header.scans > LARGE_SCAN_PIXELS
+        return replace(self, memory=min(memory, settings.IMAGE_MEMORY_MB * MEGABYTE), large=large)
+
+    @property
+    def is_light(self) -> bool:
+        return self.share is Share.UPLOAD and not self.large
+
+
+# -- The pool --------------------------------------------------------------------------------------------------
+
+START_SECONDS = 60
+JOBS_PER_PROCESS = 500
+WALL_FACTOR = 3
+"""Wall time of any job, in multiples of IMAGE_JOB_SECONDS: a busy machine must not refuse good photos."""
+RETRY_AFTER_SECONDS = 5
+
+
+class _Died(Exception):
+    """An image process ended in the middle of a job. `reason` is the name of a signal, or an exit code."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class _Pool:
+    """Image processes, and who may use them when.
+
+    There are at most IMAGE_PROCESSES jobs at a time, whose estimated memory adds up to at most IMAGE_MEMORY_MB. Once
+    anybody has uploaded a photo here, previews, large photos and runs leave one process to small uploads.
+    """
+
+    def __init__(self) -> None:
+        self._size: int = settings.IMAGE_PROCESSES
+        self._changed = threading.Condition()
+        self._waiting: list[_Job] = []
+        self._running: list[_Job] = []
+        self._idle: list[_Process] = []
+        self._keeps_one_for_uploads = False
+
+    def run(self, job: _Job) -> Any:
+        """Return the result of a job. Raises a subclass of DecodeError, or ImageProcessingBusy."""
+        try:
+            if not job.is_light:
+                return self._run_admitted(job, settings.IMAGE_JOB_SECONDS)
+            try:
+                return self._run_admitted(job, min(FIRST_CPU_SECONDS, settings.IMAGE_JOB_SECONDS))
+            except _Died as died:
+                if died.reason != "SIGXCPU":
+                    raise
+                return self._run_admitted(replace(job, large=True), settings.IMAGE_JOB_SECONDS)
+        except _Died as died:
+            log.warning("image_refused", code=TooCostly.reason, detail=died.reason)
+            raise TooCostly(died.reason) from None
+        except DecodeError as error:
+            log.info("image_refused", code=error.reason, detail=str(error))
+            raise
+
+    def _run_admitted(self, job: _Job, cpu_seconds: int) -> Any:
+        """Run a job when it is its turn, once again if its process was killed. Raises _Died when that was so twice."""
+        with self._admitted(job):
+            try:
+                return self._run_once(job, cpu_seconds)
+            except _Died as died:
+                if died.reason == "SIGXCPU":
+                    raise
+                return self._run_once(job, cpu_seconds)
+
+    def _run_once(self, job: _Job, cpu_seconds: int) -> Any:
+        process = self._take()
+        try:
+            result = process.run(job, cpu_seconds)
+        except DecodeError:
+            self._give_back(process)
+            raise
+        except BaseException as error:
+            process.end()
+            if isinstance(error, _Died):
+                log.warning("image_process_killed", code=error.reason, detail=job.name)
+            raise
+        self._give_back(process)
+        return result
+
+    @contextmanager
+    def _admitted(self, job: _Job) -> Iterator[None]:
+        with self._changed:
+            self._keeps_one_for_uploads |= job.share is Share.UPLOAD
+            if sum(one.share is job.share for one in self._waiting) >= job.share.max_waiting:
+                raise _full(job)
+            self._waiting.append(job)
+            try:
+                if not self._changed.wait_for(lambda: self._next() is job, job.share.wait_seconds):
+                    raise _full(job)
+            finally:
+                # The one behind may have fitted in all the time.
+                self._waiting = [one for one in self._waiting if one is not job]
+                self._changed.notify_all()
+            self._running.append(job)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running = [one for one in self._running if one is not job]
+                self._changed.notify_all()
+
+    def _next(self) -> _Job | None:
+        """Return the job whose turn it is: of those that fit, the one that has waited longest."""
+        return next((job for job in self._waiting if self._fits(job)), None)
+
+    def _fits(self, job: _Job) -> bool:
+        memory = sum(one.memory for one in self._running) + job.memory
+        if len(self._running) >= self._size or memory > settings.IMAGE_MEMORY_MB * MEGABYTE:
+            return False
+        kept = 1 if self._keeps_one_for_uploads and self._size > 1 else 0
+        return job.is_light or sum(not one.is_light for one in self._running) < self._size - kept
+
+    def _take(self) -> _Process:
+        """Return an idle process, or a new one. One that was killed while it was idle is forgotten."""
+        with self._changed:
+            while self._idle:
+                process = self._idle.pop()
+                if process.is_alive:
+                    return process
+                log.warning("image_process_killed", code=process.ended(), detail="idle")
+        return _Process()
+
+    def _give_back(self, process: _Process) -> None:
+        if process.jobs_done >= JOBS_PER_PROCESS or not process.is_alive:
+            process.end()
+            return
+        with self._changed:
+            self._idle.append(process)
+
+
+@cache
+def _pool() -> _Pool:
+    return _Pool()
+
+
+# A forked process must not talk over the pipes of its parent.
+os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def _full(job: _Job) -> ImageProcessingBusy:
+    log.warning("image_pool_full", code=job.share.name.lower())
+    return ImageProcessingBusy(retry_after=RETRY_AFTER_SECONDS)
+
+
+# -- One process -----------------------------------------------------------------------------------------------
+
+CHUNK_BYTES = 1 << 20
+MAX_TEXT_BYTES, MAX_BLOB_BYTES = 1 << 20, 1 << 29
+NICENESS = 5
+"""Pages come first: a process that serves them needs little time, and needs it at once."""
+# Without the secrets of this process. Each thread of an allocator or of a numeric library costs address space.
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+INHERITED = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "SYSTEMROOT")
+
+
+def _start() -> subprocess.Popen[bytes]:
+    kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    process = subprocess.Popen(  # noqa: S603  (our own program, and a number)
+        [sys.executable, "-m", "generation.images.child", str(settings.IMAGE_JOB_MEMORY_MB)],
+        cwd=settings.BASE_DIR,
+        env=kept | ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        process_group=0,
+        pipesize=CHUNK_BYTES,
+    )
+    for pipe in (process.stdin, process.stdout):
+        os.set_blocking(pipe.fileno(), False)  # type: ignore[union-attr]
+    # A process that has just ended is noticed when it is used.
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+    return process
+
+
+def _not_started(reason: str) -> ImageProcessingBusy:
+    """Not the fault of a picture: the machine has too few files, processes or too little memory left."""
+    log.error("image_process_not_started", code=reason)
+    return ImageProcessingBusy(retry_after=RETRY_AFTER_SECONDS, detail=reason)
+
+
+class _Process:
+    """A child that does one job at a time. It ends when the pipe to it is closed, however this process ends."""
+
+    def __init__(self) -> None:
+        self.jobs_done = 0
+        try:
+            self._process = _start()
+        except OSError as error:
+            raise _not_started(type(error).__name__) from error
+        try:
+            self._read(time.monotonic() + START_SECONDS)
+        except (_Died, TimeoutError) as error:
+            self.end()
+            raise _not_started(str(error)) from error
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def run(self, job: _Job, cpu_seconds: int) -> Any:
+        """Return the result of a job. Raises a subclass of DecodeError, _Died or ImageProcessingBusy."""
+        until = time.monotonic() + settings.IMAGE_JOB_SECONDS * WALL_FACTOR
+        request = {"job": job.name, "arguments": job.arguments, "cpu_seconds": cpu_seconds}
+        try:
+            self._write(request, until)
+            reply = self._read(until)
+        except TimeoutError:
+            log.warning("image_process_killed", code="deadline", detail=job.name)
+            raise ImageProcessingBusy(retry_after=RETRY_AFTER_SECONDS, detail="deadline") from None
+        self.jobs_done += 1
+        return _result(reply)
+
+    def end(self) -> None:
+        self._process.kill()
+        self.ended()
+
+    def ended(self) -> str:
+        """Wait for the end, close the pipes, and return how it ended."""
+        code = self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            pipe.close()  # type: ignore[union-attr]
+        return signal.Signals(-code).name if code < 0 else f"exit_{code}"
+
+    def _write(self, value: Any, until: float) -> None:
+        pipe = self._process.stdin.fileno()  # type: ignore[union-attr]
+        for part in wire.pack(value):
+            view = memoryview(part)
+            while view:
+                _wait(pipe, select.POLLOUT, until)
+                try:
+                    view = view[os.write(pipe, view[:CHUNK_BYTES]) :]
+                except BlockingIOError:
+                    continue
+                except BrokenPipeError:
+                    raise _Died(self.ended()) from None
+
+    def _read(self, until: float) -> Any:
+        text_length, blob_length = wire.HEAD.unpack(self._read_exactly(wire.HEAD.size, until))
+        if text_length > MAX_TEXT_BYTES or blob_length > MAX_BLOB_BYTES:
+            raise _Died("reply_too_large")
+        text = self._read_exactly(text_length, until)
+        return wire.unpack(text, memoryview(self._read_exactly(blob_length, until)))
+
+    def _read_exactly(self, size: int, until: float) -> bytearray:
+        pipe, data = self._process.stdout.fileno(), bytearray()  # type: ignore[union-attr]
+        while len(data) < size:
+            _wait(pipe, select.POLLIN, until)
+            with suppress(BlockingIOError):
+                chunk = os.read(pipe, min(CHUNK_BYTES, size - len(data)))
+                if not chunk:
+                    raise _Died(self.ended())
+                data += chunk
+        return data
+
+
+def _wait(pipe: int, event: int, until: float) -> None:
+    """Wait until a pipe can be used, or its other end is closed. Raises TimeoutError."""
+    poll = select.poll()
+    poll.register(pipe, event)
+    if not poll.poll(max(0, until - time.monotonic()) * 1000):
+        raise TimeoutError
+
+
+def _result(reply: Any) -> Any:
+    if "result" in reply:
+        return reply["result"]
+    if name := reply.get("error"):
+        error = getattr(decode_errors, name, DecodeError)
+        raise error(reply["detail"])
+    # A bug of ours.
+    raise RuntimeError(reply["crash"])
