@@ -33,6 +33,7 @@ MIN_STRENGTH, MAX_STRENGTH = 0.05, 1.0
 MAX_SEED = 2_147_483_647
 MAX_PROMPT_LENGTH = 2_000
 SAY_AGAIN_SECONDS = 60
+SUSPECT_CRASHES = 2
 
 strength_validators = [MinValueValidator(MIN_STRENGTH), MaxValueValidator(MAX_STRENGTH)]
 seed_validators = [MinValueValidator(1), MaxValueValidator(MAX_SEED)]
@@ -264,10 +265,17 @@ class RunQuerySet(models.QuerySet["Run"]):
         """Earlier results that a run with this fingerprint would only repeat."""
         return self.filter(fingerprint=fingerprint, status=Run.Status.SUCCEEDED, deleted_at=None).exclude(result="")
 
-    def claim(self, run_id: uuid.UUID, worker: str) -> Run | None:
-        """Take a queued run for a worker, or return None if another was faster."""
+    def suspects(self) -> RunQuerySet:
+        """Runs that were held by two workers when these died: the next one works on nothing else meanwhile."""
+        return self.filter(crashes__gte=SUSPECT_CRASHES)
+
+    def claim(self, run_id: uuid.UUID, worker: str, *, alone: bool = False) -> Run | None:
+        """Take a queued run for a worker, or return None if another was faster.
+
+        A suspect is taken only by a worker that holds nothing else, and says so by `alone`.
+        """
         claimed = (
-            self.due()
+            (self.due().suspects() if alone else self.due().filter(crashes__lt=SUSPECT_CRASHES))
             .filter(pk=run_id)
             .order_by()
             .update(

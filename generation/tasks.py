@@ -9,7 +9,8 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -25,27 +26,74 @@ log = structlog.get_logger("generation")
 
 LOOK_AGAIN_SECONDS = 5
 STOP_SECONDS = 25
+# How long a suspect waits for the runs of its worker to end, and others for the suspect: longer than an attempt takes.
+ALONE_SECONDS = 180
 
 
 class Holder:
-    """The runs that this process holds. One thread renews all their leases, however many there are."""
+    """The runs that this process holds. One thread renews all their leases, however many there are.
+
+    A suspect, a run that two workers died over, is held alone: if it kills this process too, no other run dies with it.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._runs: set[uuid.UUID] = set()
+        self._suspects = 0
         self._heart: threading.Thread | None = None
-        self.stopping = threading.Event()
+        self.is_stopping = False
 
-    def take(self, run_id: uuid.UUID) -> None:
-        with self._lock:
-            self._runs.add(run_id)
-            if self._heart is None:
-                self._heart = threading.Thread(target=self._beat, name="heart", daemon=True)
-                self._heart.start()
+    def stop(self) -> None:
+        """Claim nothing more."""
+        with self._changed:
+            self.is_stopping = True
+            self._changed.notify_all()
 
-    def let_go(self, run_id: uuid.UUID) -> None:
-        with self._lock:
-            self._runs.discard(run_id)
+    @contextmanager
+    def claimed(self, run_id: uuid.UUID) -> Iterator[Run | None]:
+        """Claim a run and hold it until the end of the block. None: another worker has it, or this one is stopping."""
+        with self._held(run_id, lambda: not self._suspects) as is_held:
+            if is_held and (run := Run.objects.claim(run_id, sweep.WORKER_NAME)):
+                yield run
+                return
+        if not Run.objects.due().suspects().filter(pk=run_id).exists():
+            yield None
+            return
+        with self._keeping_others_out(), self._held(run_id, lambda: not self._runs) as is_held:
+            yield Run.objects.claim(run_id, sweep.WORKER_NAME, alone=True) if is_held else None
+
+    @contextmanager
+    def _held(self, run_id: uuid.UUID, may_hold: Callable[[], bool]) -> Iterator[bool]:
+        """Hold a run as soon as that is allowed; False when it does not come to that."""
+        with self._changed:
+            allowed = self._changed.wait_for(lambda: self.is_stopping or may_hold(), ALONE_SECONDS)
+            if is_held := allowed and not self.is_stopping:
+                self._runs.add(run_id)
+                self._start_heart()
+        try:
+            yield is_held
+        finally:
+            if is_held:
+                with self._changed:
+                    self._runs.discard(run_id)
+                    self._changed.notify_all()
+
+    @contextmanager
+    def _keeping_others_out(self) -> Iterator[None]:
+        """Let no other run begin, so that a suspect's turn comes, and until it has ended."""
+        with self._changed:
+            self._suspects += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._suspects -= 1
+                self._changed.notify_all()
+
+    def _start_heart(self) -> None:
+        if self._heart is None:
+            self._heart = threading.Thread(target=self._beat, name="heart", daemon=True)
+            self._heart.start()
 
     def wait_until_idle(self, seconds: float) -> bool:
         until = time.monotonic() + seconds
@@ -63,7 +111,7 @@ class Holder:
     def _beat(self) -> None:
         while True:
             time.sleep(settings.RUN_HEARTBEAT_SECONDS)
-            with self._lock:
+            with self._changed:
                 if not self._runs:
                     self._heart = None
                     return
@@ -80,15 +128,11 @@ held = Holder()
 
 def process(run_id: uuid.UUID) -> bool:
     """Claim one run and make an attempt at it, keeping its lease alive; False if somebody else has it."""
-    run = Run.objects.claim(run_id, sweep.WORKER_NAME)
-    if run is None:
-        return False
-    held.take(run_id)
-    try:
+    with held.claimed(run_id) as run:
+        if run is None:
+            return False
         attempts.process_run(run)
-    finally:
-        held.let_go(run_id)
-    return True
+        return True
 
 
 # -- With a queue engine ---------------------------------------------------------------------------------------
@@ -96,8 +140,8 @@ def process(run_id: uuid.UUID) -> bool:
 
 @shared_task(name=queue.PROCESS)
 def process_message(run_id: str) -> None:
-    if held.stopping.is_set():
-        return  # the row waits, and whoever tends tells the others
+    if held.is_stopping:
+        return  # the row waits, and the maintenance thread of another worker wakes it
     try:
         process(uuid.UUID(run_id))
     finally:
@@ -121,7 +165,7 @@ def start_tending(**signal: Any) -> None:
 @worker_shutting_down.connect
 def stop_engine_worker(**signal: Any) -> None:
     """Claim nothing new; finish what is running or hand it back, and end before a supervisor loses its patience."""
-    held.stopping.set()
+    held.stop()
 
     def finish() -> None:
         if held.wait_until_idle(STOP_SECONDS):

@@ -166,6 +166,8 @@ def _draft(image: Image.Image, max_side: int) -> None:
 
 def _averageable(image: Image.Image) -> Image.Image:
     """Convert the modes whose pixels cannot be averaged, or would clip: palettes, one bit, sixteen bits."""
+    if image.mode == "RGBA":
+        return image  # converting would copy all of it
     if image.has_transparency_data:
         return image.convert("RGBA")
     if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):

@@ -29,7 +29,7 @@ from django.conf import settings
 
 from generation.engine import exceptions as decode_errors
 from generation.engine.exceptions import DecodeError, TooCostly
-from generation.engine.headers import Header, read_header
+from generation.engine.headers import read_header
 from generation.engine.recipes import Look
 from generation.exceptions import ImageProcessingBusy
 from generation.images import wire
@@ -123,7 +123,7 @@ def brightest(data: bytes, limits: Mapping[str, int]) -> int:
 def render(photo: bytes, recipe: Mapping[str, Any], *, strength: float, seed: int) -> bytes:
     """Return what a recipe makes of a photo as an uncompressed PNG."""
     job = _Job("render", {"photo": photo, "recipe": recipe, "strength": strength, "seed": seed}, Share.BACKGROUND)
-    made: bytes = _pool().run(job.measured(read_header(photo), bytes_per_pixel=RENDER_BYTES_PER_PIXEL))
+    made: bytes = _pool().run(job.measured(photo, more_bytes_per_pixel=RENDER_BYTES_PER_PIXEL))
     return made
 
 
@@ -131,7 +131,7 @@ def previews(photo: bytes, looks: Sequence[Look], *, side: int, source_type: str
     """Return a WebP of each look of one photo, in the order of the looks."""
     plain = [[look.recipe, look.strength, look.seed] for look in looks]
     arguments = {"photo": photo, "looks": plain, "side": side, "quality": 80, "source_type": source_type}
-    made: list[bytes] = _pool().run(_Job("previews", arguments, share).measured(read_header(photo), max_side=side))
+    made: list[bytes] = _pool().run(_Job("previews", arguments, share).measured(photo, max_side=side))
     return made
 
 
@@ -160,18 +160,20 @@ def _decode(
     max_side: int | None = None,
 ) -> Any:
     job = _Job(name, {"data": data, "limits": dict(limits), **arguments}, share)
-    return _pool().run(job.measured(read_header(data), max_side=max_side))
+    return _pool().run(job.measured(data, max_side=max_side))
 
 
 # -- What a job costs ------------------------------------------------------------------------------------------
 
 MEGABYTE = 1_000_000
-BASE_BYTES = 60 * MEGABYTE
-"""The working copy, its thumbnail and their files, at MAX_PHOTO_SIDE."""
-
-# Peaks measured over pictures of 12 and 30 megapixels, rounded up: benchmarks/results.md.
-PEAK_BYTES_PER_PIXEL = {"JPEG": 8, "PNG": 15, "WEBP": 25, "HEIF": 16}
-PROGRESSIVE_BYTES_PER_PIXEL = 8
+# Peaks of pictures of 12 and 35 megapixels beyond an idle process, rounded up (benchmarks/hostile.py, part memory).
+BASE_BYTES = 40 * MEGABYTE
+"""The working copy at MAX_PHOTO_SIDE, its thumbnail and their files."""
+FILE_COPIES = 3
+PEAK_BYTES_PER_PIXEL = {"JPEG": 6, "PNG": 8, "WEBP": 17, "HEIF": 12}
+FULL_SIZE_BYTES_PER_PIXEL = 6
+"""More, where a picture is worked on at its own size."""
+PROGRESSIVE_BYTES_PER_PIXEL = 6
 """A progressive JPEG keeps all coefficients, also those of pixels that a reduced decoding leaves out."""
 RENDER_BYTES_PER_PIXEL = 30
 
@@ -192,17 +194,18 @@ class _Job:
     memory: int = BASE_BYTES
     large: bool = False
 
-    def measured(
-        self, header: Header | None, *, max_side: int | None = None, bytes_per_pixel: int | None = None
-    ) -> _Job:
-        """Return the job with its cost, estimated from the header of its picture."""
+    def measured(self, data: bytes, *, max_side: int | None = None, more_bytes_per_pixel: int = 0) -> _Job:
+        """Return the job with its cost, estimated from its picture's header."""
+        header = read_header(data)
         if header is None:
             return self  # it is refused before a decoder is made
-        pixels = header.pixels
-        if max_side and header.format == "JPEG":
+        pixels, peak = header.pixels, PEAK_BYTES_PER_PIXEL[header.format] + more_bytes_per_pixel
+        if max_side is None:
+            peak += FULL_SIZE_BYTES_PER_PIXEL
+        elif header.format == "JPEG":
             # The decoder shrinks by a power of two that leaves less than twice the side that is wanted.
             pixels = min(pixels, 4 * max_side**2)
-        memory = BASE_BYTES + pixels * (bytes_per_pixel or PEAK_BYTES_PER_PIXEL[header.format])
+        memory = BASE_BYTES + FILE_COPIES * len(data) + pixels * peak
         memory += header.progressive * header.pixels * PROGRESSIVE_BYTES_PER_PIXEL
         large = header.pixels > LARGE_PIXELS[header.format] or header.pixels * header.scans > LARGE_SCAN_PIXELS
         return replace(self, memory=min(memory, settings.IMAGE_MEMORY_MB * MEGABYTE), large=large)
@@ -245,16 +248,19 @@ class _Pool:
         self._keeps_one_for_uploads = False
 
     def run(self, job: _Job) -> Any:
-        """Return the result of a job. Raises a subclass of DecodeError, or ImageProcessingBusy."""
+        """Return the result of a job. Raises a subclass of DecodeError, or ImageProcessingBusy.
+
+        A job whose process is killed is tried once more, as a large one: it may be innocent, and if not it delays no
+        small upload again.
+        """
+        most: int = settings.IMAGE_JOB_SECONDS
         try:
-            if not job.is_light:
-                return self._run_admitted(job, settings.IMAGE_JOB_SECONDS)
             try:
-                return self._run_admitted(job, min(FIRST_CPU_SECONDS, settings.IMAGE_JOB_SECONDS))
+                return self._run_admitted(job, min(FIRST_CPU_SECONDS, most) if job.is_light else most)
             except _Died as died:
-                if died.reason != "SIGXCPU":
+                if died.reason == "SIGXCPU" and not job.is_light:
                     raise
-                return self._run_admitted(replace(job, large=True), settings.IMAGE_JOB_SECONDS)
+                return self._run_admitted(replace(job, large=True), most)
         except _Died as died:
             log.warning("image_refused", code=TooCostly.reason, detail=died.reason)
             raise TooCostly(died.reason) from None
@@ -263,29 +269,21 @@ class _Pool:
             raise
 
     def _run_admitted(self, job: _Job, cpu_seconds: int) -> Any:
-        """Run a job when it is its turn, once again if its process was killed. Raises _Died when that was so twice."""
+        """Run a job when it is its turn. Raises _Died when its process was killed."""
         with self._admitted(job):
+            process = self._take()
             try:
-                return self._run_once(job, cpu_seconds)
-            except _Died as died:
-                if died.reason == "SIGXCPU":
-                    raise
-                return self._run_once(job, cpu_seconds)
-
-    def _run_once(self, job: _Job, cpu_seconds: int) -> Any:
-        process = self._take()
-        try:
-            result = process.run(job, cpu_seconds)
-        except DecodeError:
+                result = process.run(job, cpu_seconds)
+            except DecodeError:
+                self._give_back(process)
+                raise
+            except BaseException as error:
+                process.end()
+                if isinstance(error, _Died):
+                    log.warning("image_process_killed", code=error.reason, detail=job.name)
+                raise
             self._give_back(process)
-            raise
-        except BaseException as error:
-            process.end()
-            if isinstance(error, _Died):
-                log.warning("image_process_killed", code=error.reason, detail=job.name)
-            raise
-        self._give_back(process)
-        return result
+            return result
 
     @contextmanager
     def _admitted(self, job: _Job) -> Iterator[None]:

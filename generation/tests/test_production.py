@@ -1,5 +1,6 @@
 """A photo through Cloudinary and AIML, while both do everything that upstreams do."""
 
+import base64
 import contextlib
 import io
 import itertools
@@ -13,12 +14,13 @@ from django.urls import reverse
 from django.utils import timezone
 from PIL import Image
 
-from conftest import small
-from generation import photos, services, sweep
+from conftest import in_parallel, small
+from generation import photos, services, sweep, tasks
 from generation.images import provenance
 from generation.models import Run
 from generation.providers import endpoints
 from generation.providers.endpoints import configured
+from generation.tests.images.files import CRASH
 from notifications.models import Notification
 from stefna.tests.waiting import wait_until
 
@@ -158,6 +160,18 @@ def test_result_that_cannot_be_had_is_not_made_again(upstreams, run_once, steps,
     run = run_once(*steps, repeat_last=True, target="result")
     assert (run.status, run.error_code) == ("failed", code)
     assert (calls(upstreams), upstreams.counts()["result"]["calls"]) == (1, fetches)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_poison_result_fails_its_own_run_and_no_other(upstreams, start):
+    poison = {"data": [{"b64_json": base64.b64encode(CRASH).decode()}]}
+    runs = [start(seed=seed) for seed in range(1, 11)]
+    upstreams.script("aiml", {}, {}, {}, {"json": poison})
+    assert in_parallel(10, lambda number: tasks.process(runs[number].pk)) == [True] * 10
+    ended = sorted(Run.objects.values_list("status", "error_code", "attempts", "crashes", "possible_cost"))
+    assert ended == [("failed", "result_invalid", 1, 0, 0)] + [("succeeded", "", 1, 0, 0)] * 9
+    assert calls(upstreams) == 10
+    assert Notification.objects.count() == 10
 
 
 def test_result_that_is_late_is_fetched_again(upstreams, run_once):

@@ -1,5 +1,6 @@
 import os
 import subprocess
+import time
 import uuid
 from datetime import timedelta
 
@@ -11,7 +12,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from conftest import in_parallel, small
-from generation import attempts, photos, services, sweep
+from generation import attempts, photos, services, sweep, tasks
 from generation.exceptions import (
     CircuitsOpen,
     IdempotencyKeyReused,
@@ -238,6 +239,38 @@ def test_worker_that_lost_its_run_changes_nothing(start, provider, alice):
 
 
 @pytest.mark.django_db(transaction=True)
+def test_suspect_is_worked_on_alone(start, provider):
+    """Of many runs that two workers died over, each is the only one that its third worker holds."""
+    held = {}
+
+    def slowly(request):
+        time.sleep(0.05)
+        held[uuid.UUID(request.request_id.partition(".")[0])] = len(tasks.held._runs)
+        return small("coffee")
+
+    provider(*[slowly] * 6)
+    runs = [start(seed=seed, fresh=True) for seed in range(1, 7)]
+    suspects = {run.pk for run in runs[::2]}
+    Run.objects.filter(pk__in=suspects).update(crashes=2)
+    assert in_parallel(6, lambda number: tasks.process(runs[number].pk)) == [True] * 6
+    assert Run.objects.filter(status="succeeded").count() == 6
+    assert {held[pk] for pk in suspects} == {1}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_worker_that_stops_takes_no_suspect(start, work):
+    run = start()
+    Run.objects.update(crashes=2)
+    holder = tasks.Holder()
+    holder.stop()
+    with holder.claimed(run.pk) as claimed:
+        assert claimed is None
+    run.refresh_from_db()
+    assert run.status == "queued"
+    assert work() == 1
+
+
+@pytest.mark.django_db(transaction=True)
 def test_picture_is_kept_when_the_confirmation_of_its_commit_is_lost(start, work, alice, monkeypatch):
     lost = [OperationalError("the server closed the connection")]
 
@@ -259,8 +292,9 @@ def test_picture_is_kept_when_the_confirmation_of_its_commit_is_lost(start, work
 
 def test_third_crash_fails_the_run(start, alice):
     run = start()
-    for _ in range(3):
-        assert Run.objects.claim(run.pk, "elsewhere:1:x")
+    for is_suspect in (False, False, True):
+        assert Run.objects.claim(run.pk, "elsewhere:1:x", alone=not is_suspect) is None
+        assert Run.objects.claim(run.pk, "elsewhere:1:x", alone=is_suspect)
         Run.objects.update(leased_until=timezone.now() - timedelta(seconds=1))
         sweep.take_over_lost_runs()
     run.refresh_from_db()
