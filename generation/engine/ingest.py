@@ -11,19 +11,21 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, cast
 
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from generation.engine.exceptions import DamagedImage, InvalidDimensions, TooCostly, TooManyPixels, UnsupportedType
 from generation.engine.headers import MAX_SCANS, Header, read_header
 
-Image.init()
+# Importing a plugin registers it. Image.init() would load Pillow's forty others, which takes as long as the rest.
+_PLUGINS = (JpegImagePlugin.JpegImageFile, PngImagePlugin.PngImageFile, WebPImagePlugin.WebPImageFile)
+FORMATS: tuple[str, ...] = tuple(plugin.format for plugin in _PLUGINS)
 try:
     import pi_heif
-except ImportError:  # an optional codec: without it HEIC is simply one of the types we do not read
-    FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP")
+except ImportError:
+    pass  # an optional codec: without it HEIC is a type that is not supported
 else:
     pi_heif.register_heif_opener()
-    FORMATS = ("JPEG", "PNG", "WEBP", "HEIF")
+    FORMATS += ("HEIF",)
 
 # What Pillow's decoders raise on broken files, collected over public corpora of malformed pictures.
 BROKEN = (

@@ -1,7 +1,9 @@
-"""The program of an image process: one job at a time, from its standard input to its standard output.
+"""The program of the image processes: a template, and the processes that are forked from it.
 
-It knows no settings, opens no file and no socket, and ends when its parent is gone. generation/images/processing.py
-starts it as `python -m generation.images.child MEMORY_MB`, and describes what it may cost.
+The template loads all libraries once and never sees a picture. It forks a process for each pair of pipes that its
+parent sends it, and says how it ended. A process does one job at a time; it knows no settings, opens no file and no
+socket, and ends when its parent is gone. generation/images/processing.py starts the template as
+`python -m generation.images.child MEMORY_MB`.
 """
 
 import fcntl
@@ -11,12 +13,13 @@ import os
 import resource
 import select
 import signal
+import socket
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from PIL import Image
 
@@ -31,28 +34,53 @@ def main(memory_mb: int) -> None:
     # Signals that end a service are for the parent, which lets running jobs end, and this process with it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    requests, replies = _take_pipes()
-    _warm_up()
-    _limit(memory_mb)
-    _write(replies, {"ready": True})
-    while (request := _read(requests)) is not None:
-        with _limited_to(request["cpu_seconds"]), _ending_with_parent(requests):
-            reply = _reply(request["job"], request["arguments"])
-        _write(replies, reply)
+    control = socket.socket(fileno=os.dup(0))
+    _close_standard_streams()
+    while True:
+        order, pipes, _, _ = socket.recv_fds(control, wire.ORDER.size, 2)
+        if not order:
+            return
+        kind, pid = wire.ORDER.unpack(order)
+        if kind == wire.WAIT:
+            control.sendall(wire.ANSWER.pack(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
+            continue
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            _serve(pipes[0], pipes[1], memory_mb)
+        for pipe in pipes:
+            os.close(pipe)
+        control.sendall(wire.ANSWER.pack(pid))
 
 
-def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Return both pipes under other numbers: what a library prints must not stand between two messages."""
-    requests, replies = os.dup(0), os.dup(1)
+def _close_standard_streams() -> None:
+    """Let what a library prints go nowhere: broken pictures would fill the log."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
     os.close(nothing)
-    return os.fdopen(requests, "rb", buffering=0), os.fdopen(replies, "wb", buffering=0)
+
+
+def _serve(requests: int, replies: int, memory_mb: int) -> NoReturn:
+    """Do jobs in a forked process until there are no more requests. Does not return into the template."""
+    try:
+        _warm_up()
+        _limit(memory_mb)
+        with os.fdopen(requests, "rb", buffering=0) as reader, os.fdopen(replies, "wb", buffering=0) as writer:
+            _write(writer, {"ready": True})
+            while (request := _read(reader)) is not None:
+                with _limited_to(request["cpu_seconds"]), _ending_with_parent(reader):
+                    reply = _reply(request["job"], request["arguments"])
+                _write(writer, reply)
+    finally:
+        os._exit(0)
 
 
 def _warm_up() -> None:
-    """Load what decoders, encoders and the engine load on first use: afterwards no file can be opened."""
+    """Load what decoders, encoders and the engine load on first use: afterwards no file can be opened.
+
+    In each process and not in the template, because the engine starts threads, which a fork would leave behind.
+    """
     out = io.BytesIO()
     Image.new("RGB", (96, 64), "teal").save(out, "JPEG")
     photo, limits = out.getvalue(), {"pixels": 10_000}

@@ -10,15 +10,17 @@ take and return bytes and plain data. They block until the job is done, and rais
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
@@ -245,6 +247,7 @@ class _Pool:
         self._waiting: list[_Job] = []
         self._running: list[_Job] = []
         self._idle: list[_Process] = []
+        self._template: _Template | None = None
         self._keeps_one_for_uploads = False
 
     def run(self, job: _Job) -> Any:
@@ -325,8 +328,14 @@ class _Pool:
                 process = self._idle.pop()
                 if process.is_alive:
                     return process
-                log.warning("image_process_killed", code=process.ended(), detail="idle")
-        return _Process()
+                log.warning("image_process_killed", code=process.end(), detail="idle")
+            if self._template is None or not self._template.is_alive:
+                try:
+                    self._template = _Template()
+                except OSError as error:
+                    raise _not_started(type(error).__name__) from error
+            template = self._template
+        return _Process(template)
 
     def _give_back(self, process: _Process) -> None:
         if process.jobs_done >= JOBS_PER_PROCESS or not process.is_alive:
@@ -361,39 +370,91 @@ ENVIRONMENT = {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONT
 INHERITED = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "SYSTEMROOT")
 
 
-def _start() -> subprocess.Popen[bytes]:
-    kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    process = subprocess.Popen(  # noqa: S603  (our own program, and a number)
-        [sys.executable, "-m", "generation.images.child", str(settings.IMAGE_JOB_MEMORY_MB)],
-        cwd=settings.BASE_DIR,
-        env=kept | ENVIRONMENT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        bufsize=0,
-        process_group=0,
-        pipesize=CHUNK_BYTES,
-    )
-    for pipe in (process.stdin, process.stdout):
-        os.set_blocking(pipe.fileno(), False)  # type: ignore[union-attr]
-    # A process that has just ended is noticed when it is used.
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
-    return process
-
-
 def _not_started(reason: str) -> ImageProcessingBusy:
     """Not the fault of a picture: the machine has too few files, processes or too little memory left."""
     log.error("image_process_not_started", code=reason)
     return ImageProcessingBusy(retry_after=RETRY_AFTER_SECONDS, detail=reason)
 
 
-class _Process:
-    """A child that does one job at a time. It ends when the pipe to it is closed, however this process ends."""
+class _Template:
+    """The process that image processes are forked from: a new one costs milliseconds, and shares its libraries."""
 
     def __init__(self) -> None:
-        self.jobs_done = 0
+        self._lock = threading.Lock()
+        self._control, theirs = socket.socketpair()
+        self._control.settimeout(START_SECONDS)
+        kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603  (our own program, and a number)
+                [sys.executable, "-m", "generation.images.child", str(settings.IMAGE_JOB_MEMORY_MB)],
+                cwd=settings.BASE_DIR,
+                env=kept | ENVIRONMENT,
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                process_group=0,
+            )
+        # A process that has just ended is noticed when it is used.
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def fork(self) -> tuple[int, int, int]:
+        """Return the number of a new process, and the pipes to it and from it. Raises OSError."""
+        with ExitStack() as theirs, ExitStack() as ours:
+            their_requests, requests = _pipe(theirs, ours)
+            replies, their_replies = _pipe(ours, theirs)
+            pid = self._ask(wire.FORK, 0, [their_requests, their_replies])
+            for end in (requests, replies):
+                os.set_blocking(end, False)
+            ours.pop_all()
+            return pid, requests, replies
+
+    def wait(self, pid: int) -> str:
+        """Wait for a process that has ended, or is about to, and return how: a signal's name, or an exit code."""
         try:
-            self._process = _start()
+            code = self._ask(wire.WAIT, pid)
+        except OSError:
+            return "unknown"
+        return signal.Signals(-code).name if code < 0 else f"exit_{code}"
+
+    def _ask(self, kind: bytes, pid: int, pipes: Sequence[int] = ()) -> int:
+        with self._lock:
+            try:
+                socket.send_fds(self._control, [wire.ORDER.pack(kind, pid)], pipes)
+                answer = self._control.recv(wire.ANSWER.size, socket.MSG_WAITALL)
+                if len(answer) < wire.ANSWER.size:
+                    raise ConnectionResetError
+            except OSError:
+                self._process.kill()
+                self._process.wait()
+                raise
+        number: int = wire.ANSWER.unpack(answer)[0]
+        return number
+
+
+def _pipe(reading: ExitStack, writing: ExitStack) -> tuple[int, int]:
+    """Return the ends of a large pipe; each is closed with its stack."""
+    ends = os.pipe()
+    for end, stack in zip(ends, (reading, writing), strict=True):
+        stack.callback(os.close, end)
+    # Others may have used up what an unprivileged user may have of these.
+    with suppress(OSError, AttributeError):
+        fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, CHUNK_BYTES)
+    return ends
+
+
+class _Process:
+    """A process that does one job at a time. It ends when the pipe to it is closed, however this process ends."""
+
+    def __init__(self, template: _Template) -> None:
+        self.jobs_done = 0
+        self._template = template
+        self._reason = ""
+        try:
+            self.pid, self._requests, self._replies = template.fork()
         except OSError as error:
             raise _not_started(type(error).__name__) from error
         try:
@@ -404,7 +465,10 @@ class _Process:
 
     @property
     def is_alive(self) -> bool:
-        return self._process.poll() is None
+        """Whether it still has its pipe; an idle process writes nothing."""
+        poll = select.poll()
+        poll.register(self._replies, select.POLLIN)
+        return not self._reason and not poll.poll(0)
 
     def run(self, job: _Job, cpu_seconds: int) -> Any:
         """Return the result of a job. Raises a subclass of DecodeError, _Died or ImageProcessingBusy."""
@@ -419,29 +483,29 @@ class _Process:
         self.jobs_done += 1
         return _result(reply)
 
-    def end(self) -> None:
-        self._process.kill()
-        self.ended()
-
-    def ended(self) -> str:
-        """Wait for the end, close the pipes, and return how it ended."""
-        code = self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            pipe.close()  # type: ignore[union-attr]
-        return signal.Signals(-code).name if code < 0 else f"exit_{code}"
+    def end(self) -> str:
+        """End the process if it is still there, close the pipes to it, and return how it ended."""
+        if not self._reason:
+            os.close(self._requests)
+            os.close(self._replies)
+            # Without the template, which waits for it, its number may be another process's; without pipes it ends too.
+            if self._template.is_alive:
+                with suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
+            self._reason = self._template.wait(self.pid)
+        return self._reason
 
     def _write(self, value: Any, until: float) -> None:
-        pipe = self._process.stdin.fileno()  # type: ignore[union-attr]
         for part in wire.pack(value):
             view = memoryview(part)
             while view:
-                _wait(pipe, select.POLLOUT, until)
+                _wait(self._requests, select.POLLOUT, until)
                 try:
-                    view = view[os.write(pipe, view[:CHUNK_BYTES]) :]
+                    view = view[os.write(self._requests, view[:CHUNK_BYTES]) :]
                 except BlockingIOError:
                     continue
                 except BrokenPipeError:
-                    raise _Died(self.ended()) from None
+                    raise _Died(self.end()) from None
 
     def _read(self, until: float) -> Any:
         text_length, blob_length = wire.HEAD.unpack(self._read_exactly(wire.HEAD.size, until))
@@ -451,13 +515,13 @@ class _Process:
         return wire.unpack(text, memoryview(self._read_exactly(blob_length, until)))
 
     def _read_exactly(self, size: int, until: float) -> bytearray:
-        pipe, data = self._process.stdout.fileno(), bytearray()  # type: ignore[union-attr]
+        data = bytearray()
         while len(data) < size:
-            _wait(pipe, select.POLLIN, until)
+            _wait(self._replies, select.POLLIN, until)
             with suppress(BlockingIOError):
-                chunk = os.read(pipe, min(CHUNK_BYTES, size - len(data)))
+                chunk = os.read(self._replies, min(CHUNK_BYTES, size - len(data)))
                 if not chunk:
-                    raise _Died(self.ended())
+                    raise _Died(self.end())
                 data += chunk
         return data
 

@@ -7,6 +7,12 @@ import json
 import struct
 from typing import Any
 
+ORDER = struct.Struct("!cI")
+"""What a serving process asks of its template: FORK, with the ends of two pipes, or WAIT and a process's number."""
+FORK, WAIT = b"f", b"w"
+ANSWER = struct.Struct("!i")
+"""The number of the new process; or how a process ended, as `subprocess.Popen.returncode` has it."""
+
 HEAD = struct.Struct(">II")
 """Lengths of the JSON and of all bytes behind it."""
 

@@ -55,7 +55,7 @@ def idle_process(pool):
     """Return the number of the only process of a pool, started if need be."""
     normalised()
     (process,) = pool()._idle
-    return process._process.pid
+    return process.pid
 
 
 # -- What a file can do ------------------------------------------------------------------------------------------
@@ -142,6 +142,17 @@ def test_killed_process_costs_nothing(pool, events):
     assert events("image_process_killed") == ["SIGKILL"]
 
 
+def test_killed_template_costs_nothing(pool, events):
+    first = idle_process(pool)
+    template = pool()._template
+    template._process.kill()
+    template._process.wait()
+    assert idle_process(pool) == first
+    os.kill(first, signal.SIGKILL)
+    assert idle_process(pool) != first
+    assert events("image_process_killed") == ["unknown"]
+
+
 def test_process_killed_in_the_middle_costs_nothing(pool, settings, events):
     pid = idle_process(pool)
     os.kill(pid, signal.SIGSTOP)
@@ -187,7 +198,7 @@ def test_nobody_is_left_behind_when_the_parent_is_killed():
         threading.Thread(target=normalised, args=[slow, Share.BACKGROUND]).start()
         while not processing._pool()._running:
             time.sleep(0.01)
-        idle = processing._Process()
+        idle = processing._Process(processing._pool()._template)
         print("ready", flush=True)
         time.sleep(10_000)
     """
@@ -196,11 +207,13 @@ def test_nobody_is_left_behind_when_the_parent_is_killed():
         [sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, env=environment, stdout=subprocess.PIPE
     )
     assert parent.stdout.readline() == b"ready\n"
-    children = wait_until(lambda: len(found := children_of(parent.pid)) == 2 and found)
+    (template,) = children_of(parent.pid)
+    processes = [template, *children_of(template)]
+    assert len(processes) == 3
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+    wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in processes))
 
 
 def children_of(pid):
@@ -240,8 +253,9 @@ def test_full_pool_is_said_at_once_and_those_who_wait_are_served(occupied, pool,
 
 def resume():
     """Let the stopped process of a pool go on."""
-    for child in children_of(os.getpid()):
-        os.kill(child, signal.SIGCONT)
+    for template in children_of(os.getpid()):
+        for process in children_of(template):
+            os.kill(process, signal.SIGCONT)
 
 
 def test_nobody_waits_for_ever(occupied, monkeypatch, events):

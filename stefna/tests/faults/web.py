@@ -40,7 +40,7 @@ class Web:
 
     @property
     def image_processes(self):
-        return _children(self.worker)
+        return [process for template in _children(self.worker) for process in _children(template)]
 
     @contextlib.contextmanager
     def limited(self, what, most):

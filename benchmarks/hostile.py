@@ -1,0 +1,294 @@
+"""What strangers with costly files do to everybody else: gunicorn alone and attacked, in turns, in one run.
+
+Run it as `python -m benchmarks.hostile [NAME…]`: scans, webp, poison, uploads, previews; without names, all of them.
+"""
+
+import io
+import itertools
+import os
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+# isort: split
+# First of all: it sets the environment before Django reads it.
+from stefna.tests import environment  # noqa: F401
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "stefna.settings"
+
+import django
+
+django.setup()
+
+# isort: split
+from PIL import Image  # noqa: E402
+
+from benchmarks import report  # noqa: E402
+from generation.tests.images.files import CRASH, lossless_webp, many_scans  # noqa: E402
+from stefna.tests.conftest import Server  # noqa: E402
+from stefna.tests.faults import files  # noqa: E402
+from stefna.tests.faults.web import Web, signed_in  # noqa: E402
+
+ROUNDS = 3
+ALONE_SECONDS = 8
+NORMAL_UPLOADS, NORMAL_CLIENTS = 20, 4
+ROOMY = {"DAILY_RUN_LIMIT": "0", "MAX_ACTIVE_RUNS": "0", "RUN_WORKER_THREADS": "2"}
+ANONYMOUS = {
+    "Cookie": f"csrftoken={'c' * 32}",
+    "X-CSRFToken": "c" * 32,
+    "Referer": "https://stefna.example/",
+    "Content-Type": files.FORM,
+}
+Call = Callable[[], Any]
+
+
+class Service(Web):
+    """gunicorn with one worker, and members enough that no throttle of a single one is met."""
+
+    def __init__(self) -> None:
+        super().__init__(_install, Path(tempfile.mkdtemp(prefix="hostile")), **ROOMY)
+        self.first_worker = self.worker
+        self.members = itertools.cycle([self.server.call("member") for _ in range(24)])
+        self.upload(photo(0))
+
+    def upload(self, data: bytes) -> tuple[int, float]:
+        """Return the status of an upload and the seconds until its answer."""
+        headers = signed_in(next(self.members)) | {"Content-Type": files.FORM}
+        return self.timed("POST", "/api/v1/photos", files.form(files.file(data)), **headers)
+
+    def preview(self, data: bytes) -> tuple[int, float]:
+        return self.timed("POST", "/sketches", files.form(files.file(data)), **ANONYMOUS)
+
+    def timed(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, float]:
+        started = time.monotonic()
+        return self.ask(method, path, body, **headers).status, time.monotonic() - started
+
+    def check(self) -> None:
+        assert self.status("/healthz/live") == 200
+        assert self.worker == self.first_worker, "the serving process died"
+        assert "Internal Server Error" not in self.log()
+
+
+def _install(state: Path, **settings: str) -> Server:
+    server = Server(state, **settings)
+    server.manage("migrate", "-v0")
+    server.manage("load_presets", "-v0")
+    server.manage("collectstatic", "--no-input", "-v0")
+    return server
+
+
+def photo(number: int, size: tuple[int, int] = (1632, 1224)) -> bytes:
+    """Return a photo of 2 megapixels that nobody has sent before."""
+    chance = random.Random(number)
+    noise = Image.frombytes("RGB", (64, 48), chance.randbytes(64 * 48 * 3))
+    out = io.BytesIO()
+    noise.resize(size, Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+_numbers = itertools.count(1)
+
+
+def normal_uploads(service: Service) -> list[tuple[int, float]]:
+    """Return the answers to NORMAL_UPLOADS photos from NORMAL_CLIENTS clients."""
+    photos = [photo(next(_numbers)) for _ in range(NORMAL_UPLOADS)]
+    with ThreadPoolExecutor(NORMAL_CLIENTS) as clients:
+        return list(clients.map(service.upload, photos))
+
+
+@contextmanager
+def attacked_by(calls: list[Call]) -> Iterator[list[Any]]:
+    """Make all calls at once in the background, and wait for their answers at the end."""
+    answers: list[Any] = []
+    with ThreadPoolExecutor(len(calls)) as attackers:
+        sent = [attackers.submit(call) for call in calls]
+        time.sleep(0.2)
+        yield answers
+        answers += [call.result() for call in sent]
+
+
+def p95(seconds: list[float]) -> float:
+    return statistics.quantiles(seconds, n=20)[-1]
+
+
+def beside(service: Service, attack: Callable[[], list[Call]]) -> tuple[str, Counter[int]]:
+    """Measure normal uploads alone and beside an attack, in turns; return a table and the attack's statuses."""
+    alone: list[tuple[int, float]] = []
+    attacked: list[tuple[int, float]] = []
+    refused: Counter[int] = Counter()
+    for _ in range(ROUNDS):
+        alone += normal_uploads(service)
+        with attacked_by(attack()) as answers:
+            attacked += normal_uploads(service)
+        refused += Counter(status for status, _ in answers)
+    service.check()
+    assert {status for status, _ in alone + attacked} == {201}
+    rows = []
+    for name, of in (("median", statistics.median), ("p95", p95)):
+        seconds = [of([second for _, second in answers]) for answers in (alone, attacked)]
+        rows.append((name, *(f"{value * 1000:.0f} ms" for value in seconds), f"{seconds[1] / seconds[0]:.2f} x"))
+    return report.table(["of normal uploads", "alone", "attacked", "ratio"], rows), refused
+
+
+# -- Parts ---------------------------------------------------------------------------------------------------------
+
+
+def scans(service: Service) -> str:
+    """Four progressive JPEGs of thousands of scans, and four that stay below the limit of scans."""
+    bombs = [many_scans(9000, size=(4000 + number, 3000)) for number in range(4)]
+    slow = [many_scans(95, size=(6000, 4000 + number)) for number in range(4)]
+    table, refused = beside(service, lambda: [partial(service.upload, data) for data in bombs + slow])
+    sizes = (
+        f"{len(bombs[0]) // 1000} kB with 9,000 scans, and four of {len(slow[0]) // 1000} kB with 95 at 24 megapixels"
+    )
+    return (
+        f"Four files of {sizes}, beside {NORMAL_UPLOADS} photos of 2 megapixels from {NORMAL_CLIENTS} clients, {ROUNDS}"
+        f" times in turns. Statuses of the attack: {dict(refused)}.\n\n{table}"
+    )
+
+
+def poison(service: Service) -> str:
+    """Twenty pictures that end the process that decodes them."""
+    table, refused = beside(service, lambda: [lambda: service.upload(CRASH)] * 20)
+    return (
+        f"Twenty times the file that ends its decoder with a segmentation fault. Statuses: {dict(refused)}.\n\n{table}"
+    )
+
+
+def webp(service: Service) -> str:
+    """Eight pictures of 40 megapixels in 1.6 kB, at once."""
+    files_ = [lossless_webp((6300, 6300 - number)) for number in range(8)]
+    idle = memory(service.process.pid)
+    with sampled(lambda: memory(service.process.pid)) as samples, ThreadPoolExecutor(8) as clients:
+        answers = Counter(status for status, _ in clients.map(service.upload, files_))
+    service.check()
+    bound = "IMAGE_MEMORY_MB (900) and some 85 MB for each idle image process"
+    return (
+        f"gunicorn with all its descendants (PSS): {idle:.0f} MB before, {max(samples):.0f} MB at most; the documented"
+        f" bound is the first and {bound}. Statuses: {dict(answers)}."
+    )
+
+
+def uploads(service: Service) -> str:
+    """Two hundred photos at once: more than may wait."""
+    photos = [photo(next(_numbers), size=(2048, 1536)) for _ in range(200)]
+    with ThreadPoolExecutor(200) as clients:
+        answers = list(clients.map(service.upload, photos))
+    service.check()
+    found = Counter(status for status, _ in answers)
+    assert set(found) <= {201, 503}
+    rows = [(status, number, *_times([s for code, s in answers if code == status])) for status, number in found.items()]
+    return report.table(["status", "answers", "median", "p95", "slowest"], rows)
+
+
+def previews(service: Service) -> str:
+    """Two hundred requests for previews, while others load pages and the health check is asked."""
+    pages_alone, _, _ = _beside_pages(service, [])
+    pages, live, answers = _beside_pages(service, [lambda: service.preview(photo(next(_numbers)))] * 200)
+    busy = [seconds for status, seconds in answers if status == 503]
+    text = f"Statuses of the attack: {dict(Counter(status for status, _ in answers))}; slowest 503 after"
+    text += f" {max(busy, default=0) * 1000:.0f} ms. p95 of pages: {p95(pages) / p95(pages_alone):.2f} x.\n\n"
+    rows = [
+        ("pages alone", *_times(pages_alone)),
+        ("pages attacked", *_times(pages)),
+        ("/healthz/live attacked", *_times(live)),
+    ]
+    return text + report.table(["", "median", "p95", "slowest"], rows)
+
+
+def _beside_pages(service: Service, attack: list[Call]) -> tuple[list[float], list[float], list[tuple[int, float]]]:
+    """Return the seconds of pages and of health checks, and an attack's answers to 16 clients, while it lasts."""
+    member = signed_in(next(service.members))
+    over = threading.Event()
+    with ThreadPoolExecutor(2) as beside_it, ThreadPoolExecutor(16) as attackers:
+        pages = beside_it.submit(_repeat, over, lambda: service.timed("GET", "/", **member), 0.1)
+        live = beside_it.submit(_repeat, over, lambda: service.timed("GET", "/healthz/live"), 0.05)
+        answers = [sent.result() for sent in [attackers.submit(call) for call in attack]]
+        if not attack:
+            time.sleep(ALONE_SECONDS)
+        over.set()
+        service.check()
+        return pages.result(), live.result(), answers
+
+
+def _repeat(over: threading.Event, call: Callable[[], tuple[int, float]], pause: float) -> list[float]:
+    seconds = []
+    while not over.is_set():
+        status, second = call()
+        assert status == 200
+        seconds.append(second)
+        over.wait(pause)
+    return seconds
+
+
+def _times(seconds: list[float]) -> list[str]:
+    values = (statistics.median(seconds), p95(seconds) if len(seconds) > 1 else seconds[0], max(seconds))
+    return [f"{value * 1000:.0f} ms" for value in values]
+
+
+def memory(pid: int) -> float:
+    """Return the proportional memory of a process and all its descendants, in megabytes."""
+    total = 0.0
+    for one in descendants(pid):
+        try:
+            line = next(
+                row for row in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines() if row.startswith("Pss:")
+            )
+        except (OSError, StopIteration):
+            continue
+        total += int(line.split()[1]) / 1000
+    return total
+
+
+def descendants(pid: int) -> Iterator[int]:
+    yield pid
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except OSError:
+        return
+    for child in children:
+        yield from descendants(child)
+
+
+@contextmanager
+def sampled(measure: Callable[[], float]) -> Iterator[list[float]]:
+    samples, over = [measure()], threading.Event()
+
+    def sample() -> None:
+        while not over.wait(0.05):
+            samples.append(measure())
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        over.set()
+        thread.join()
+
+
+PARTS = {part.__name__: part for part in (scans, poison, webp, uploads, previews)}
+
+
+def main(names: list[str]) -> None:
+    for name in names or PARTS:
+        service = Service()
+        try:
+            report.write(f"Hostile: {name}", PARTS[name](service))
+        finally:
+            service.end()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
