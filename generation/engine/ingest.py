@@ -11,7 +11,17 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, cast
 
-from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError, WebPImagePlugin
+from PIL import (
+    Image,
+    ImageCms,
+    ImageOps,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from generation.engine.exceptions import DamagedImage, InvalidDimensions, TooCostly, TooManyPixels, UnsupportedType
 from generation.engine.headers import MAX_SCANS, Header, read_header
@@ -19,6 +29,8 @@ from generation.engine.headers import MAX_SCANS, Header, read_header
 # Importing a plugin registers it. Image.init() would load Pillow's forty others, which takes as long as the rest.
 _PLUGINS = (JpegImagePlugin.JpegImageFile, PngImagePlugin.PngImageFile, WebPImagePlugin.WebPImageFile)
 FORMATS: tuple[str, ...] = tuple(plugin.format for plugin in _PLUGINS)
+# What Pillow loads only for some files, for EXIF among them: an image process can load nothing later.
+PRELOADED = (MpoImagePlugin, TiffImagePlugin)
 try:
     import pi_heif
 except ImportError:

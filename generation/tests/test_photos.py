@@ -22,7 +22,7 @@ from generation.exceptions import (
     PhotoTooManyPixels,
     PhotoTypeUnsupported,
 )
-from generation.images import provenance
+from generation.images import processing, provenance
 from generation.models import Photo
 
 
@@ -246,7 +246,7 @@ def test_full_disk_is_said_and_leaves_no_partial_file(alice, upload, settings, m
     assert [path for path in settings.MEDIA_ROOT.rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize("content_type", photos.FORMATS)
+@pytest.mark.parametrize("content_type", processing.FORMATS)
 def test_every_download_format_carries_the_mark(start, work, content_type):
     run = start()
     work()
@@ -254,7 +254,7 @@ def test_every_download_format_carries_the_mark(start, work, content_type):
     data = photos.download(run, content_type)
     assert provenance.read(data) == "algorithmicallyEnhanced"
     with Image.open(io.BytesIO(data)) as image:
-        assert (image.format, image.size) == (photos.FORMATS[content_type], (run.width, run.height))
+        assert (image.format, image.size) == (processing.FORMATS[content_type], (run.width, run.height))
 
 
 class StorageThatLooks(FileSystemStorage):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from conftest import small
 from generation import photos, services
-from generation.images import provenance
+from generation.images import processing, provenance
 from generation.models import Preset
 
 pytestmark = pytest.mark.django_db
@@ -41,7 +41,7 @@ def test_every_preset_makes_a_marked_picture_of_its_own(alice, catalogue, settin
     for run in runs:
         run.refresh_from_db()
         assert run.status == "succeeded", (run.preset_slug, run.error_message)
-        for content_type in photos.FORMATS:
+        for content_type in processing.FORMATS:
             data = photos.download(run, content_type)
             assert provenance.read(data) == "algorithmicallyEnhanced"
             with Image.open(io.BytesIO(data)) as image:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from conftest import small
 from generation import photos, showing
-from generation.images import provenance
+from generation.images import processing, provenance
 from generation.models import Photo, Preset, Run
 
 pytestmark = pytest.mark.django_db
@@ -38,7 +38,7 @@ def test_every_look_is_sketched_on_the_photo_that_was_sent_and_nothing_is_kept(c
 
 def test_second_time_comes_from_the_cache_and_hidden_looks_stay_out(client, catalogue, monkeypatch):
     first = sent(client.post(reverse("sketch"), {"sample": "coffee"}))
-    monkeypatch.setattr(showing, "get_sketcher", lambda: pytest.fail("sketched again"))
+    monkeypatch.setattr(processing, "previews", lambda *_, **__: pytest.fail("rendered again"))
     Preset.objects.filter(slug="noir_classic").update(is_active=False)
     second = sent(client.post(reverse("sketch"), {"sample": "coffee"}))
     assert second == {look: picture for look, picture in first.items() if look != "noir_classic"}

@@ -1,5 +1,6 @@
 """The pool of image processes, with real processes: what a file can do to it, and what it cannot."""
 
+import ast
 import os
 import signal
 import subprocess
@@ -72,7 +73,8 @@ def test_picture_that_crashes_a_decoder_is_refused_and_no_other(events):
     assert events("image_refused") == ["too_costly"] * 4
 
 
-def test_picture_that_takes_too_long_is_refused(pool, settings, events):
+def test_picture_that_takes_too_long_is_refused(pool, settings, events, monkeypatch):
+    monkeypatch.setattr(processing, "WALL_FACTOR", WAIT_SECONDS)
     settings.IMAGE_JOB_SECONDS = 1
     slow = many_scans(100, size=(9000, 8000))
     with pytest.raises(TooCostly):
@@ -165,10 +167,11 @@ def test_process_killed_in_the_middle_costs_nothing(pool, settings, events):
 
 
 def test_process_that_stands_still_is_not_the_photos_fault(pool, settings, events):
-    settings.IMAGE_JOB_SECONDS = 1
     os.kill(idle_process(pool), signal.SIGSTOP)
+    settings.IMAGE_JOB_SECONDS = 1
     with pytest.raises(ImageProcessingBusy):
         normalised()
+    settings.IMAGE_JOB_SECONDS = WAIT_SECONDS
     assert events("image_process_killed") == ["deadline"]
     assert normalised()
 
@@ -308,6 +311,28 @@ def test_process_opens_nothing_knows_no_django_and_has_no_secrets():
         [sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, env={}, capture_output=True, text=True, check=True
     )
     assert done.stdout == "24 24 no memory []\n"
+
+
+def test_pillow_has_nothing_left_to_load():
+    """What its modules import inside of functions is loaded, but for types and what shows pictures on a screen."""
+    program = """
+        import ast, sys
+        from pathlib import Path
+        from generation.images import child
+        child._warm_up()
+        names = set()
+        for loaded in ("Image", "ImageFile", "ImageOps", "JpegImagePlugin", "MpoImagePlugin", "PngImagePlugin",
+                       "TiffImagePlugin", "WebPImagePlugin", "ImageCms", "ImagePalette"):
+            tree = ast.parse(Path(sys.modules[f"PIL.{loaded}"].__file__).read_text())
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ImportFrom) and node.level:
+                    names |= {node.module} if node.module else {alias.name for alias in node.names}
+        print(sorted(name for name in names if f"PIL.{name}" not in sys.modules))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, env={}, capture_output=True, text=True, check=True
+    )
+    assert set(ast.literal_eval(done.stdout)) <= {"ImageQt", "ImageShow", "ImageWin", "__version__", "_typing"}
 
 
 def test_process_inherits_no_setting(pool, monkeypatch):
