@@ -75,7 +75,7 @@ def test_every_setting_is_in_the_example_and_back():
     assert written - {"PORT", "WORKER_THREADS"} == read
 
 
-FAULTS = {"D": 10, "K": 12, "I": 11, "L": 10, "F": 18, "S": 21}
+FAULTS = {"D": 10, "K": 17, "I": 11, "L": 10, "F": 23, "S": 21}
 
 
 def test_every_fault_is_written_down_with_tests_that_are_there():
