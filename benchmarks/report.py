@@ -12,7 +12,7 @@ HEAD = """# Benchmarks
 
 A ratio below 1 means that ours is faster. `make bench` makes most of them in a quarter of an hour. Some are made by
 their own, because they take long or download: `python -m benchmarks.` and `engine large`, `production kills flush
-outage`, `installation proof`, `corpus`.
+outage`, `installation proof`, `corpus`, `mutations`, `hostile`, `chaos`, `single REVISION`.
 """
 
 

@@ -61,7 +61,8 @@ def _attempt(run: Run) -> None:
         run.queue_ms = _milliseconds((run.started_at - run.created_at).total_seconds())
     provider = get_image_provider(run.provider)
     request = _transform_request(run, provider)
-    if not run.enter(Run.Phase.STORING if request.answer else Run.Phase.GENERATING, queue_ms=run.queue_ms):
+    phase = Run.Phase.STORING if request.answer else Run.Phase.GENERATING
+    if not repeated(lambda: run.enter(phase, queue_ms=run.queue_ms)):
         return
     calling = time.monotonic()
     release_connections()

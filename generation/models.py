@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -242,10 +243,13 @@ class RunQuerySet(models.QuerySet["Run"]):
             "created_at", "id"
         )
 
-    def renew_leases(self, worker: str) -> int:
-        """Keep all that a worker holds for another while, by the database's clock."""
+    def renew_leases(self, worker: str, run_ids: Iterable[uuid.UUID]) -> int:
+        """Renew the leases of runs that a worker holds, by the database's clock.
+
+        Not of all rows that name it: of a claim whose confirmation was lost the worker does not know.
+        """
         until = database_time(timedelta(seconds=settings.RUN_LEASE_SECONDS))
-        return self.filter(status=Run.Status.RUNNING, worker=worker).update(leased_until=until)
+        return self.filter(pk__in=run_ids, status=Run.Status.RUNNING, worker=worker).update(leased_until=until)
 
     def with_place(self) -> RunQuerySet:
         """Count for each queued run how many stand before it, in the query that reads them."""

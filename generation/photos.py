@@ -19,7 +19,7 @@ from django.conf import settings
 from django.core.cache import cache
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models.fields.files import FieldFile
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -120,15 +120,33 @@ def accept(user: User, upload: Upload) -> Photo:
     with _all_or_nothing() as save:
         photo.file = save(random_path("photos", EXTENSIONS[files.content_type]), files.picture)
         photo.thumbnail = save(random_path("photos", "jpg"), files.thumbnail)
-        photo.upload_ms = round((time.monotonic() - started) * 1000)
-        try:
-            with transaction.atomic():
-                photo.save(force_insert=True)
-        except IntegrityError:
-            # The same bytes came twice at once; the other request's copy stays.
+    photo.upload_ms = round((time.monotonic() - started) * 1000)
+    return _insert(photo)
+
+
+def _insert(photo: Photo) -> Photo:
+    """Write the row of a photo whose files are stored; without a row its files go too."""
+    try:
+        with transaction.atomic():
+            photo.save(force_insert=True)
+    except IntegrityError:
+        # The same bytes came twice at once; the other request's copy stays.
+        delete_files(photo.file.name, photo.thumbnail.name)
+        return Photo.objects.get(user=photo.user, sha256=photo.sha256)
+    except DatabaseError:
+        # Of a commit whose confirmation was lost the row is there.
+        if not _is_stored(photo):
             delete_files(photo.file.name, photo.thumbnail.name)
-            return Photo.objects.get(user=user, sha256=upload.sha256)
+        raise
     return photo
+
+
+def _is_stored(photo: Photo) -> bool:
+    """Say whether a photo's row was written although an error was reported; in doubt it was."""
+    try:
+        return Photo.objects.filter(pk=photo.pk).exists()
+    except DatabaseError:
+        return True
 
 
 def accept_avatar(upload: Upload) -> str:

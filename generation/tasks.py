@@ -115,8 +115,9 @@ class Holder:
                 if not self._runs:
                     self._heart = None
                     return
+                held_now = list(self._runs)
             try:
-                Run.objects.renew_leases(sweep.WORKER_NAME)
+                Run.objects.renew_leases(sweep.WORKER_NAME, held_now)
             except DatabaseError:
                 log.warning("leases_not_renewed", exc_info=True)
             finally:

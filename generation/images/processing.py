@@ -47,11 +47,11 @@ CONTENT_TYPES = {image_format: content_type for content_type, image_format in FO
 class Share(Enum):
     """What a job is for: how many of a kind may wait at once, and for how many seconds.
 
-    gunicorn.conf.py has 64 threads: with all of UPLOAD and PREVIEW waiting there are some left for pages.
+    gunicorn.conf.py has 64 threads: with as many waiting as may, large uploads included, some are left for pages.
     """
 
     UPLOAD = (48, 10.0)
-    PREVIEW = (8, 5.0)
+    PREVIEW = (6, 5.0)
     BACKGROUND = (1000, 60.0)
 
     def __init__(self, max_waiting: int, wait_seconds: float) -> None:
@@ -168,7 +168,7 @@ def _decode(
 # -- What a job costs ------------------------------------------------------------------------------------------
 
 MEGABYTE = 1_000_000
-# Peaks of pictures of 12 and 35 megapixels beyond an idle process, rounded up (benchmarks/hostile.py, part memory).
+# Peaks of pictures of 12 and 35 megapixels beyond an idle process, rounded up: docs/decisions/0001-image-processes.md.
 BASE_BYTES = 40 * MEGABYTE
 """The working copy at MAX_PHOTO_SIDE, its thumbnail and their files."""
 FILE_COPIES = 3
@@ -179,6 +179,8 @@ PROGRESSIVE_BYTES_PER_PIXEL = 6
 """A progressive JPEG keeps all coefficients, also those of pixels that a reduced decoding leaves out."""
 RENDER_BYTES_PER_PIXEL = 30
 
+MAX_LARGE_WAITING = 4
+"""Large uploads that may wait at once: they take none of the places of small ones."""
 LARGE_SCAN_PIXELS = 200_000_000
 """Pixels × scans of a picture that waits in the share of large jobs."""
 LARGE_PIXELS = {"JPEG": 100_000_000, "PNG": 24_000_000, "WEBP": 16_000_000, "HEIF": 20_000_000}
@@ -215,6 +217,10 @@ class _Job:
     @property
     def is_light(self) -> bool:
         return self.share is Share.UPLOAD and not self.large
+
+    @property
+    def max_waiting(self) -> int:
+        return MAX_LARGE_WAITING if self.large and self.share is Share.UPLOAD else self.share.max_waiting
 
 
 # -- The pool --------------------------------------------------------------------------------------------------
@@ -292,7 +298,8 @@ class _Pool:
     def _admitted(self, job: _Job) -> Iterator[None]:
         with self._changed:
             self._keeps_one_for_uploads |= job.share is Share.UPLOAD
-            if sum(one.share is job.share for one in self._waiting) >= job.share.max_waiting:
+            alike = [one for one in self._waiting if one.share is job.share and one.large == job.large]
+            if len(alike) >= job.max_waiting:
                 raise _full(job)
             self._waiting.append(job)
             try:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from django.core.files.storage import FileSystemStorage
-from django.db import connection
+from django.core.files.storage import FileSystemStorage, default_storage
+from django.db import OperationalError, connection, transaction
 from PIL import Image, PngImagePlugin
 
 from conftest import small
@@ -224,6 +224,27 @@ def test_same_bytes_are_one_photo_and_large_ones_are_shrunk(alice, bob, settings
     assert photos.accept(alice, upload) == photo
     assert photos.accept(bob, upload) != photo
     assert max(photo.width, photo.height) == 100
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_photo_whose_commit_is_not_confirmed_keeps_its_files_if_it_is_there(alice, upload, monkeypatch, is_committed):
+    def save(photo, save=Photo.save, **options):
+        if not is_committed:
+            raise OperationalError("the server closed the connection")
+        save(photo, **options)
+        # What runs after a commit fails after it, as a lost confirmation does.
+        transaction.on_commit(lambda: (_ for _ in ()).throw(OperationalError("the server closed the connection")))
+
+    with monkeypatch.context() as cut:
+        cut.setattr(Photo, "save", save)
+        with pytest.raises(OperationalError):
+            photos.accept(alice, upload)
+    assert Photo.objects.count() == is_committed
+    assert len([path for path in Path(default_storage.location).rglob("*") if path.is_file()]) == 2 * is_committed
+    again = photos.accept(alice, upload)
+    assert default_storage.exists(again.file.name)
+    assert default_storage.exists(again.thumbnail.name)
 
 
 def test_full_disk_is_said_and_leaves_no_partial_file(alice, upload, settings, monkeypatch):

@@ -234,8 +234,37 @@ def test_worker_that_lost_its_run_changes_nothing(start, provider, alice):
     assert not slow.fail(code="x", message="x")
     assert not slow.enter(Run.Phase.STORING)
     assert not slow.requeue()
-    assert Run.objects.renew_leases("elsewhere:1:slow") == 0
+    assert Run.objects.renew_leases("elsewhere:1:slow", [run.pk]) == 0
     assert news(alice) == ["run_succeeded"]
+
+
+def test_lease_of_a_claim_that_its_worker_does_not_know_of_runs_out(start, work):
+    """The confirmation of a claim was lost: the worker lives, renews what it holds, and does not hold this run."""
+    lost, known = start(), start(seed=2)
+    for run in (lost, known):
+        assert Run.objects.claim(run.pk, sweep.WORKER_NAME)
+    Run.objects.update(leased_until=timezone.now() - timedelta(seconds=1))
+    assert Run.objects.renew_leases(sweep.WORKER_NAME, [known.pk]) == 1
+    assert sweep.take_over_lost_runs() == 1
+    assert Run.objects.get(pk=lost.pk).status == "queued"
+    Run.objects.filter(pk=known.pk).update(status="queued", leased_until=None)
+    assert work() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_attempt_whose_first_change_is_cut_off_makes_it_again(start, work, monkeypatch):
+    cuts = [OperationalError("the server closed the connection")]
+
+    def enter(run, phase, enter=Run.enter, **facts):
+        if cuts:
+            raise cuts.pop()
+        return enter(run, phase, **facts)
+
+    monkeypatch.setattr(Run, "enter", enter)
+    run = start()
+    assert work() == 1
+    run.refresh_from_db()
+    assert (run.status, run.attempts, cuts) == ("succeeded", 1, [])
 
 
 @pytest.mark.django_db(transaction=True)

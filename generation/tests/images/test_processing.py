@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,21 @@ def test_full_pool_is_said_at_once_and_those_who_wait_are_served(occupied, pool,
     assert events("image_pool_full") == [share.name.lower()]
     resume()
     assert {job.result(WAIT_SECONDS).picture.width for job in waiting} == {WIDTH}
+
+
+def test_large_uploads_take_no_place_of_small_ones(occupied, pool, monkeypatch):
+    monkeypatch.setattr(Share.UPLOAD, "wait_seconds", WAIT_SECONDS)
+    arguments = {"data": PHOTO, "limits": LIMITS, "max_side": 2048, "thumbnail_side": 480, "source_type": ""}
+    large = processing._Job("normalise", arguments, Share.UPLOAD, large=True)
+    waiting = [occupied.submit(pool().run, replace(large)) for _ in range(processing.MAX_LARGE_WAITING)]
+    wait_until(lambda: len(pool()._waiting) == len(waiting))
+    with pytest.raises(ImageProcessingBusy):
+        pool().run(large)
+    small_one = occupied.submit(normalised)
+    wait_until(lambda: len(pool()._waiting) == len(waiting) + 1)
+    resume()
+    assert small_one.result(WAIT_SECONDS).picture.width == WIDTH
+    assert [job.result(WAIT_SECONDS)["format"] for job in waiting] == ["JPEG"] * len(waiting)
 
 
 def resume():

@@ -87,13 +87,19 @@ def test_known_and_unknown_address_are_answered_alike_and_as_fast(client, member
         said = re.sub(r'(csrfmiddlewaretoken" value="|session_token": ")\w+', "", said)
         answers[known].add((answer.status_code, answer.get("Location"), said))
 
-    for _ in range(9):
-        knock(known=True)
-        knock(known=False)
+    def ratio():
+        return min(seconds[True]) / min(seconds[False])
+
+    # On a busy machine it takes more tries until each kind has been undisturbed once. A real difference stays.
+    for _ in range(5):
+        for _ in range(9):
+            knock(known=True)
+            knock(known=False)
+        if 0.7 < ratio() < 1.4:
+            break
     assert answers[True] == answers[False]
     assert len(answers[True]) == 1
-    shortest = {known: min(taken) for known, taken in seconds.items()}
-    assert 0.7 < shortest[True] / shortest[False] < 1.4, shortest
+    assert 0.7 < ratio() < 1.4, {known: min(taken) for known, taken in seconds.items()}
 
 
 @pytest.mark.django_db(transaction=True)
