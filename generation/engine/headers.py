@@ -53,7 +53,11 @@ def read_header(data: bytes) -> Header | None:
 
 
 def _jpeg(data: bytes) -> Header | None:
-    """Walk over the segments until the end of the first picture; more than MAX_SCANS are not counted."""
+    """Walk over the segments, up to the first scan or, if there may be too many scans, to the end of the picture.
+
+    A plain search finds more scans than there are where a thumbnail or a second picture has its own, which is harmless
+    as long as it does not find too many.
+    """
     position, width, height, components, scans, progressive = 2, 0, 0, 3, 0, False
     for _ in range(_MAX_SEGMENTS):
         found = _NEXT_MARKER.search(data, position)
@@ -66,7 +70,11 @@ def _jpeg(data: bytes) -> Header | None:
         if marker in _FRAME_MARKERS:
             height, width, components = struct.unpack_from(">HHB", data, position + 3)
             progressive = marker in _PROGRESSIVE_MARKERS
-        scans += marker == 0xDA
+        if marker == 0xDA:
+            scans += 1
+            if scans == 1 and (others := data.count(b"\xff\xda", position)) < MAX_SCANS:
+                scans += others
+                break
         position += length
     return Header("JPEG", width, height, scans, progressive, bytes_per_pixel=components) if width and height else None
 
