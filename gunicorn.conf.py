@@ -15,7 +15,7 @@ worker_class = "gthread"
 
 # Many, because an upload holds one from its first byte until the storage has it, and a thread that waits costs little.
 # With as many slow uploads at once nobody else is served: the buffering proxy sees to it that they do not come here.
-threads = 64
+threads = 72
 
 # A heartbeat of the worker's main thread, not a limit for requests: a gthread worker with a request that hangs for an
 # hour is alive to gunicorn. Requests are bounded by the proxy's timeouts and by the deadlines of our own calls.

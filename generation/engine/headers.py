@@ -13,10 +13,12 @@ MAX_SCANS = 100
 
 _MAX_SEGMENTS = 10_000
 _MAX_BOXES = 10_000
+_PIECE_BYTES = 1 << 18
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE_MARKERS = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-# In the data of a scan 0xFF is followed by 0x00 or by a restart marker; anything else ends the scan.
-_NEXT_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+# In the data of a scan 0xFF is followed by 0x00 or by a restart marker; anything else ends the scan. There is no
+# repetition in it: in megabytes of 0xFF that takes quadratic time.
+_NEXT_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def _jpeg(data: bytes) -> Header | None:
     """
     position, width, height, components, scans, progressive = 2, 0, 0, 3, 0, False
     for _ in range(_MAX_SEGMENTS):
-        found = _NEXT_MARKER.search(data, position)
+        found = _next_marker(data, position)
         if not found or found[1] == b"\xd9" or scans > MAX_SCANS:
             break
         marker, position = found[1][0], found.end()
@@ -77,6 +79,15 @@ def _jpeg(data: bytes) -> Header | None:
                 break
         position += length
     return Header("JPEG", width, height, scans, progressive, bytes_per_pixel=components) if width and height else None
+
+
+def _next_marker(data: bytes, position: int) -> re.Match[bytes] | None:
+    """Search in pieces: a search holds the interpreter's lock, and of megabytes of 0xFF it looks at every byte."""
+    for start in range(position, len(data), _PIECE_BYTES):
+        # A byte more, for a marker that lies across the end of a piece.
+        if found := _NEXT_MARKER.search(data, start, start + _PIECE_BYTES + 1):
+            return found
+    return None
 
 
 def _png(data: bytes) -> Header | None:

@@ -47,7 +47,7 @@ CONTENT_TYPES = {image_format: content_type for content_type, image_format in FO
 class Share(Enum):
     """What a job is for: how many of a kind may wait at once, and for how many seconds.
 
-    gunicorn.conf.py has 64 threads: with as many waiting as may, large uploads included, some are left for pages.
+    gunicorn.conf.py has 72 threads: with as many waiting as may, large uploads included, some are left for pages.
     """
 
     UPLOAD = (48, 10.0)
@@ -179,7 +179,7 @@ PROGRESSIVE_BYTES_PER_PIXEL = 6
 """A progressive JPEG keeps all coefficients, also those of pixels that a reduced decoding leaves out."""
 RENDER_BYTES_PER_PIXEL = 30
 
-MAX_LARGE_WAITING = 4
+MAX_LARGE_WAITING = 8
 """Large uploads that may wait at once: they take none of the places of small ones."""
 LARGE_SCAN_PIXELS = 200_000_000
 """Pixels × scans of a picture that waits in the share of large jobs."""
@@ -197,6 +197,7 @@ class _Job:
     share: Share
     memory: int = BASE_BYTES
     large: bool = False
+    is_retry: bool = False
 
     def measured(self, data: bytes, *, max_side: int | None = None, more_bytes_per_pixel: int = 0) -> _Job:
         """Return the job with its cost, estimated from its picture's header."""
@@ -217,6 +218,10 @@ class _Job:
     @property
     def is_light(self) -> bool:
         return self.share is Share.UPLOAD and not self.large
+
+    def is_like(self, other: _Job) -> bool:
+        """Whether both wait in one queue. A retry has had its place there, and does not take another's."""
+        return (self.share, self.large, self.is_retry) == (other.share, other.large, False)
 
     @property
     def max_waiting(self) -> int:
@@ -269,7 +274,7 @@ class _Pool:
             except _Died as died:
                 if died.reason == "SIGXCPU" and not job.is_light:
                     raise
-                return self._run_admitted(replace(job, large=True), most)
+                return self._run_admitted(replace(job, large=True, is_retry=True), most)
         except _Died as died:
             log.warning("image_refused", code=TooCostly.reason, detail=died.reason)
             raise TooCostly(died.reason) from None
@@ -298,8 +303,7 @@ class _Pool:
     def _admitted(self, job: _Job) -> Iterator[None]:
         with self._changed:
             self._keeps_one_for_uploads |= job.share is Share.UPLOAD
-            alike = [one for one in self._waiting if one.share is job.share and one.large == job.large]
-            if len(alike) >= job.max_waiting:
+            if not job.is_retry and len([one for one in self._waiting if one.is_like(job)]) >= job.max_waiting:
                 raise _full(job)
             self._waiting.append(job)
             try:

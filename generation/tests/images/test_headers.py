@@ -2,6 +2,7 @@
 
 import io
 import random
+import time
 
 import pytest
 from PIL import Image
@@ -11,6 +12,7 @@ from generation.engine.headers import MAX_SCANS, read_header
 from generation.engine.ingest import Limits, decode
 from generation.tests.images.files import HEIC, lossless_webp, many_scans, progressive_jpeg
 from generation.tests.images.mutations import mutations
+from stefna.tests.waiting import WAIT_SECONDS
 
 
 def saved(mode, image_format, size=(321, 123), **options):
@@ -67,6 +69,24 @@ def test_bytes_without_a_header_are_damaged_and_no_decoder_sees_them(start):
             decode(data, Limits())
     with pytest.raises(UnsupportedType):
         decode(noise, Limits())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xd8" + b"\xff" * 15_000_000,
+        b"\xff\xd8" + b"\xff\x00" * 7_500_000,
+        b"\xff\xd8" + b"\xff\xda\x00\x02" * 3_750_000,
+        b"\0\0\0\x18ftypheic" + bytes(12) + b"\0\0\0\x08meta" * 1_800_000,
+        b"\0\0\0\x18ftypheic" + bytes(15_000_000),
+    ],
+    ids=["fill bytes", "stuffed bytes", "scans", "boxes", "zeros"],
+)
+def test_no_bytes_take_more_than_a_pass(data):
+    """Quadratic work on 15 MB would end this test by its bound; a pass takes some 20 ms."""
+    started = time.process_time()
+    read_header(data)
+    assert time.process_time() - started < WAIT_SECONDS
 
 
 def test_no_mutation_raises_anything():

@@ -76,6 +76,12 @@ def test_picture_that_crashes_a_decoder_is_refused_and_no_other(events):
     assert events("image_refused") == ["too_costly"] * 4
 
 
+def test_many_pictures_that_crash_are_all_refused_and_not_told_to_come_back(pool):
+    with ThreadPoolExecutor(20) as threads:
+        poison = [threads.submit(normalised, CRASH) for _ in range(20)]
+        assert {type(job.exception()) for job in poison} == {TooCostly}
+
+
 def test_picture_that_takes_too_long_is_refused(pool, settings, events, monkeypatch):
     monkeypatch.setattr(processing, "WALL_FACTOR", WAIT_SECONDS)
     settings.IMAGE_JOB_SECONDS = 1

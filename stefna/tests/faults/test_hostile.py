@@ -1,7 +1,6 @@
 """Files of a stranger, sent to a real server: no answer is worse than a refusal, and nobody else notices."""
 
 import itertools
-import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,6 +10,7 @@ from generation.tests.images.files import CRASH, lossless_webp, many_scans
 from generation.tests.images.mutations import mutations
 from stefna.tests.faults import files
 from stefna.tests.faults.web import Web, signed_in
+from stefna.tests.waiting import wait_until
 
 MUTATIONS = 200
 INNOCENT = small("coffee")
@@ -33,7 +33,11 @@ def sender(web):
         headers = signed_in(next(members)) | {"Content-Type": files.FORM}
         return web.ask("POST", "/api/v1/photos", files.form(files.file(data)), **headers)
 
-    return send
+    def send_until_there_is_room(data):
+        """Come back after 503, as Retry-After says: on a busy machine a photo may wait too long for its turn."""
+        return wait_until(lambda: (answer := send(data)).status != 503 and answer)
+
+    return send_until_there_is_room
 
 
 def test_no_file_ends_the_server_or_fails_another_request(web, sender):
@@ -58,8 +62,6 @@ def test_no_mutation_is_an_error_of_ours(web, sender):
 
     with ThreadPoolExecutor(4) as threads:
         for name, answer in threads.map(send, mutations(MUTATIONS, seed=11)):
-            assert answer.status in REFUSED | {200, 201, 503}, name
-            if answer.status == 503:
-                assert json.loads(answer.text)["code"] == "service_unavailable", name
+            assert answer.status in REFUSED | {200, 201}, name
         assert sender(INNOCENT).status in (200, 201)
     assert web.worker == worker
