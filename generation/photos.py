@@ -47,6 +47,8 @@ log = structlog.get_logger("generation")
 
 SAMPLES = {"portrait": _("Portrait"), "landscape": _("Landscape"), "coffee": _("Coffee")}
 SHORTEST_SIDE, LONGEST_SIDE = 64, 12_000
+# A result can be downloaded as WebP, which has no longer sides.
+LONGEST_WEBP_SIDE = 16_383
 THUMBNAIL_SIDE = 480
 AVATAR_SIDE = 256
 RENDITION_SIDE = 960
@@ -99,7 +101,7 @@ def accept(user: User, upload: Upload) -> Photo:
         return known
 
     release_connections()
-    with _refusing_photos():
+    with refusing_photos():
         files = processing.normalise(
             upload.data,
             _photo_limits(),
@@ -156,7 +158,7 @@ def accept_avatar(upload: Upload) -> str:
     if len(upload.data) > settings.MAX_PHOTO_BYTES:
         raise too_large()
     release_connections()
-    with _refusing_photos():
+    with refusing_photos():
         small = processing.scale(
             upload.data,
             _photo_limits(),
@@ -200,13 +202,15 @@ def download_type(run: Run, wanted: str) -> str | None:
 
 
 def download(run: Run, content_type: str) -> bytes:
-    """Return a run's result in the format that was asked for, with its mark. Raise StorageUnavailable."""
+    """Return a run's result in a format, with its mark. Raise StorageUnavailable, ResultInvalid or ImageProcessingBusy."""
     data = read(run.result)
     if content_type == run.content_type:
         return data
-    return processing.convert(
-        data, result_limits(), share=Share.PREVIEW, content_type=content_type, source_type=run.source_type
-    ).data
+    release_connections()
+    with _refusing_results():
+        return processing.convert(
+            data, result_limits(), share=Share.PREVIEW, content_type=content_type, source_type=run.source_type
+        ).data
 
 
 def small(photo: Photo | Upload) -> bytes:
@@ -217,7 +221,7 @@ def small(photo: Photo | Upload) -> bytes:
         raise PhotoEmpty
     if len(photo.data) > settings.MAX_PHOTO_BYTES:
         raise too_large()
-    with _refusing_photos():
+    with refusing_photos():
         return processing.scale(
             photo.data,
             _photo_limits(),
@@ -289,7 +293,7 @@ def delete_files(*names: str | None) -> None:
 
 
 def result_limits() -> dict[str, int]:
-    return {"pixels": settings.MAX_PHOTO_PIXELS}
+    return {"pixels": settings.MAX_PHOTO_PIXELS, "longest_side": LONGEST_WEBP_SIDE}
 
 
 def _photo_limits() -> dict[str, int]:
@@ -297,7 +301,7 @@ def _photo_limits() -> dict[str, int]:
 
 
 @contextmanager
-def _refusing_photos() -> Iterator[None]:
+def refusing_photos() -> Iterator[None]:
     """Turn what is wrong with the bytes of a photo into the error that its user reads."""
     try:
         yield

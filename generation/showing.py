@@ -14,7 +14,7 @@ from generation.engine.recipes import Look
 from generation.images import processing
 from generation.images.processing import Share
 from generation.images.provenance import ALGORITHMICALLY_ENHANCED
-from generation.models import Photo, Preset, Run
+from generation.models import Photo, Preset, Run, release_connections
 
 PREVIEW_SECONDS = 30 * 24 * 3600
 SKETCH_SECONDS = 24 * 3600
@@ -35,6 +35,8 @@ def sketches(photo: Photo | photos.Upload, presets: Sequence[Preset]) -> Iterato
 
     Raises GenerationError: before the first for a photo that cannot be used, and ImageProcessingBusy at any time.
     """
+    # Neither while an image process works nor while a slow reader takes the pictures.
+    release_connections()
     small: bytes | None = None
     for first in range(0, len(presets), SKETCHES_AT_ONCE):
         some = presets[first : first + SKETCHES_AT_ONCE]
@@ -44,9 +46,10 @@ def sketches(photo: Photo | photos.Upload, presets: Sequence[Preset]) -> Iterato
         if missing:
             small = small or photos.small(photo)
             looks = [Look(preset.recipe, preset.strength, preset.default_seed or 1) for preset in missing]
-            made = processing.previews(
-                small, looks, side=SKETCH_SIDE, source_type=ALGORITHMICALLY_ENHANCED, share=Share.PREVIEW
-            )
+            with photos.refusing_photos():
+                made = processing.previews(
+                    small, looks, side=SKETCH_SIDE, source_type=ALGORITHMICALLY_ENHANCED, share=Share.PREVIEW
+                )
             new = {keys[preset]: sketch for preset, sketch in zip(missing, made, strict=True)}
             cache.set_many(new, SKETCH_SECONDS)
             found |= new
@@ -64,7 +67,8 @@ def preset_sheet(presets: Sequence[Preset]) -> bytes:
     sheet: bytes | None = cache.get(key)
     if sheet is None:
         tiles = [picture for _, picture in sketches(photos.Upload.sample("portrait"), presets)]
-        sheet = processing.sprite(tiles, side=TILE_SIDE, source_type=ALGORITHMICALLY_ENHANCED)
+        with photos.refusing_photos():
+            sheet = processing.sprite(tiles, side=TILE_SIDE, source_type=ALGORITHMICALLY_ENHANCED)
         cache.set(key, sheet, PREVIEW_SECONDS)
     return sheet
 

@@ -20,7 +20,7 @@ from django.conf import settings
 from django.db import DatabaseError, connections
 
 from generation import attempts, queue, sweep
-from generation.models import Run
+from generation.models import Run, release_connections
 
 log = structlog.get_logger("generation")
 
@@ -66,6 +66,8 @@ class Holder:
     def _held(self, run_id: uuid.UUID, may_hold: Callable[[], bool]) -> Iterator[bool]:
         """Hold a run as soon as that is allowed; False when it does not come to that."""
         with self._changed:
+            if not may_hold():
+                release_connections()
             allowed = self._changed.wait_for(lambda: self.is_stopping or may_hold(), ALONE_SECONDS)
             if is_held := allowed and not self.is_stopping:
                 self._runs.add(run_id)
@@ -198,6 +200,7 @@ class Worker:
     def stop(self) -> None:
         """Take nothing new, let what is running finish, and hand back what takes too long."""
         self._stopping.set()
+        held.stop()
         queue.bell.ring()
         until = time.monotonic() + STOP_SECONDS
         for thread in self._threads:

@@ -27,7 +27,7 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from accounts import guests
 from generation import photos, services, showing
-from generation.exceptions import GenerationError, ImageProcessingBusy
+from generation.exceptions import GenerationError
 from generation.forms import MOST_LOOKS, PhotoForm, StudioForm
 from generation.models import MAX_SEED, Photo, Preset, Run, RunQuerySet
 from generation.modes import BATCHES, Mode
@@ -114,7 +114,7 @@ def _sketch_lines(made: Iterable[tuple[Preset, bytes]]) -> Iterator[str]:
         for preset, picture in made:
             address = f"data:image/webp;base64,{base64.b64encode(picture).decode()}"
             yield json.dumps({"look": preset.slug, "picture": address}) + "\n"
-    except ImageProcessingBusy:
+    except GenerationError:
         return  # the cards without a line go on showing the sample
 
 

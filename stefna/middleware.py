@@ -112,7 +112,8 @@ class GenerationErrorMiddleware:
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         if not isinstance(exception, GenerationError):
             return None
-        response = render(request, "error.html", {"message": exception.message}, status=exception.status)
+        template = "generation/_error.html" if "HX-Request" in request.headers else "error.html"
+        response = render(request, template, {"message": exception.message}, status=exception.status)
         for name, value in exception.headers.items():
             response[name] = value
         return response

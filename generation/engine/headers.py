@@ -11,7 +11,7 @@ from dataclasses import dataclass
 MAX_SCANS = 100
 """A camera writes 1 scan or about 10. Each scan of a progressive JPEG is a pass over the whole picture."""
 
-_MAX_SEGMENTS = 10_000
+_MAX_SEGMENTS = 1_000
 _MAX_BOXES = 10_000
 _PIECE_BYTES = 1 << 18
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -23,15 +23,14 @@ _NEXT_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a header promises. `scans` counts the passes of a JPEG; other formats have one."""
+    """What a header promises. `scans` counts the passes of a JPEG, `components` its colours."""
 
     format: str
     width: int
     height: int
     scans: int = 1
     progressive: bool = False
-    lossless: bool = False
-    bytes_per_pixel: int = 3
+    components: int = 3
 
     @property
     def pixels(self) -> int:
@@ -78,7 +77,9 @@ def _jpeg(data: bytes) -> Header | None:
                 scans += others
                 break
         position += length
-    return Header("JPEG", width, height, scans, progressive, bytes_per_pixel=components) if width and height else None
+    else:
+        return None  # so many segments are there to hide something behind them
+    return Header("JPEG", width, height, scans, progressive, components) if width and height else None
 
 
 def _next_marker(data: bytes, position: int) -> re.Match[bytes] | None:
@@ -93,19 +94,18 @@ def _next_marker(data: bytes, position: int) -> re.Match[bytes] | None:
 def _png(data: bytes) -> Header | None:
     if zlib.crc32(data[12:29]) != int.from_bytes(data[29:33], "big"):
         return None
-    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
-    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 4)
-    return Header("PNG", width, height, lossless=True, bytes_per_pixel=max(1, channels * depth // 8))
+    width, height = struct.unpack_from(">II", data, 16)
+    return Header("PNG", width, height)
 
 
 def _webp(data: bytes) -> Header | None:
     kind = data[12:16]
     if kind == b"VP8X":
         width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
-        return Header("WEBP", width, height, lossless=b"VP8L" in data, bytes_per_pixel=4)
+        return Header("WEBP", width, height)
     if kind == b"VP8L":
         bits = int.from_bytes(data[21:25], "little")
-        return Header("WEBP", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, lossless=True, bytes_per_pixel=4)
+        return Header("WEBP", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
     if kind == b"VP8 ":
         width, height = struct.unpack_from("<HH", data, 26)
         return Header("WEBP", width & 0x3FFF, height & 0x3FFF)
@@ -136,7 +136,7 @@ def _heif(data: bytes) -> Header | None:
             boxes.append((body, stop))
         elif kind == b"ispe":
             sizes.append(struct.unpack_from(">II", data, body + 4))
-    if not sizes:
+    if boxes or not sizes:
         return None
     width, height = max(sizes, key=lambda size: size[0] * size[1])
     return Header("HEIF", width, height)

@@ -175,8 +175,8 @@ FILE_COPIES = 3
 PEAK_BYTES_PER_PIXEL = {"JPEG": 6, "PNG": 8, "WEBP": 17, "HEIF": 12}
 FULL_SIZE_BYTES_PER_PIXEL = 6
 """More, where a picture is worked on at its own size."""
-PROGRESSIVE_BYTES_PER_PIXEL = 6
-"""A progressive JPEG keeps all coefficients, also those of pixels that a reduced decoding leaves out."""
+COEFFICIENT_BYTES = 2
+"""A JPEG of several scans keeps all coefficients, also those of pixels that a reduced decoding leaves out."""
 RENDER_BYTES_PER_PIXEL = 30
 
 MAX_LARGE_WAITING = 8
@@ -211,7 +211,8 @@ class _Job:
             # The decoder shrinks by a power of two that leaves less than twice the side that is wanted.
             pixels = min(pixels, 4 * max_side**2)
         memory = BASE_BYTES + FILE_COPIES * len(data) + pixels * peak
-        memory += header.progressive * header.pixels * PROGRESSIVE_BYTES_PER_PIXEL
+        if header.progressive or header.scans != 1:
+            memory += header.pixels * header.components * COEFFICIENT_BYTES
         large = header.pixels > LARGE_PIXELS[header.format] or header.pixels * header.scans > LARGE_SCAN_PIXELS
         return replace(self, memory=min(memory, settings.IMAGE_MEMORY_MB * MEGABYTE), large=large)
 
@@ -334,19 +335,24 @@ class _Pool:
 
     def _take(self) -> _Process:
         """Return an idle process, or a new one. One that was killed while it was idle is forgotten."""
+        killed, process = [], None
         with self._changed:
-            while self._idle:
-                process = self._idle.pop()
-                if process.is_alive:
-                    return process
-                log.warning("image_process_killed", code=process.end(), detail="idle")
+            while self._idle and process is None:
+                candidate = self._idle.pop()
+                if candidate.is_alive:
+                    process = candidate
+                else:
+                    killed.append(candidate)
             if self._template is None or not self._template.is_alive:
                 try:
                     self._template = _Template()
                 except OSError as error:
                     raise _not_started(type(error).__name__) from error
             template = self._template
-        return _Process(template)
+        # Not under the lock: the template may take its time to say how they ended.
+        for one in killed:
+            log.warning("image_process_killed", code=one.end(), detail="idle")
+        return process or _Process(template)
 
     def _give_back(self, process: _Process) -> None:
         if process.jobs_done >= JOBS_PER_PROCESS or not process.is_alive:
@@ -429,7 +435,9 @@ class _Template:
             code = self._ask(wire.WAIT, pid)
         except OSError:
             return "unknown"
-        return signal.Signals(-code).name if code < 0 else f"exit_{code}"
+        if code >= 0:
+            return f"exit_{code}"
+        return signal.Signals(-code).name if -code in signal.valid_signals() and -code < signal.SIGRTMIN else "signal"
 
     def _ask(self, kind: bytes, pid: int, pipes: Sequence[int] = ()) -> int:
         with self._lock:
@@ -497,6 +505,8 @@ class _Process:
     def end(self) -> str:
         """End the process if it is still there, close the pipes to it, and return how it ended."""
         if not self._reason:
+            # First of all: descriptors that are closed twice may be another's by then.
+            self._reason = "unknown"
             os.close(self._requests)
             os.close(self._replies)
             # Without the template, which waits for it, its number may be another process's; without pipes it ends too.
@@ -522,8 +532,11 @@ class _Process:
         text_length, blob_length = wire.HEAD.unpack(self._read_exactly(wire.HEAD.size, until))
         if text_length > MAX_TEXT_BYTES or blob_length > MAX_BLOB_BYTES:
             raise _Died("reply_too_large")
-        text = self._read_exactly(text_length, until)
-        return wire.unpack(text, memoryview(self._read_exactly(blob_length, until)))
+        text, blobs = self._read_exactly(text_length, until), self._read_exactly(blob_length, until)
+        try:
+            return wire.unpack(text, memoryview(blobs))
+        except (ValueError, RecursionError):
+            raise _Died("bad_reply") from None
 
     def _read_exactly(self, size: int, until: float) -> bytearray:
         data = bytearray()

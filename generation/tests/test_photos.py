@@ -247,6 +247,19 @@ def test_photo_whose_commit_is_not_confirmed_keeps_its_files_if_it_is_there(alic
     assert default_storage.exists(again.thumbnail.name)
 
 
+def test_result_that_cannot_be_read_any_more_is_an_error_with_a_sentence(start, work, client, alice):
+    run = start()
+    work()
+    run.refresh_from_db()
+    with default_storage.open(run.result.name, "wb") as file:
+        file.write(photos.read(run.photo.file)[:2000])
+    client.force_login(alice)
+    answer = client.get(f"/runs/{run.pk}/download?format=png")
+    assert answer.status_code == 503
+    assert answer["Retry-After"]
+    assert "could not be read" in answer.content.decode()
+
+
 def test_full_disk_is_said_and_leaves_no_partial_file(alice, upload, settings, monkeypatch):
     from django.core.files.storage import FileSystemStorage
 

@@ -55,6 +55,13 @@ def test_scans_are_counted_and_too_many_refused():
     assert decode(many_scans(MAX_SCANS), Limits()).size == (64, 48)
 
 
+def test_scans_do_not_hide_behind_segments():
+    data = many_scans(3000)
+    hidden = data.replace(b"\xff\xda", b"\xff\xfe\x00\x02" * 10_000 + b"\xff\xda", 1)
+    with pytest.raises(DamagedImage):
+        decode(hidden, Limits())
+
+
 def test_large_picture_is_refused_before_its_decoder_is_made():
     with pytest.raises(TooManyPixels):
         decode(lossless_webp((7000, 7000)), Limits(pixels=40_000_000))

@@ -1,6 +1,7 @@
 """The pool of image processes, with real processes: what a file can do to it, and what it cannot."""
 
 import ast
+import io
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings as django_settings
+from PIL import Image
 
 from conftest import small
 from generation.engine.exceptions import DecodeError, TooCostly
@@ -151,6 +153,32 @@ def test_killed_process_costs_nothing(pool, events):
     os.kill(idle_process(pool), signal.SIGKILL)
     assert normalised()
     assert events("image_process_killed") == ["SIGKILL"]
+
+
+def test_process_that_ends_by_a_signal_without_a_name_is_closed_once(pool, events):
+    pid = idle_process(pool)
+    (process,) = pool()._idle
+    os.kill(pid, signal.SIGRTMIN + 1)
+    assert process.end() == "signal"
+    ends = os.pipe()
+    assert process.end() == "signal"
+    for end in ends:
+        os.close(end)
+
+
+def test_estimate_counts_what_scans_keep():
+    """Of several scans libjpeg keeps all coefficients, at two bytes each, whatever the size that is wanted."""
+    one, many = many_scans(10, size=(4000, 3000)), saved_baseline((4000, 3000))
+    estimates = [
+        processing._Job("normalise", {}, Share.UPLOAD).measured(data, max_side=256).memory for data in (one, many)
+    ]
+    assert estimates[0] - estimates[1] > 0.95 * 4000 * 3000 * 3 * 2
+
+
+def saved_baseline(size):
+    out = io.BytesIO()
+    Image.new("RGB", size, "teal").save(out, "JPEG")
+    return out.getvalue()
 
 
 def test_killed_template_costs_nothing(pool, events):
