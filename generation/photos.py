@@ -202,7 +202,7 @@ def download_type(run: Run, wanted: str) -> str | None:
 
 
 def download(run: Run, content_type: str) -> bytes:
-    """Return a run's result in a format, with its mark. Raise StorageUnavailable, ResultInvalid or ImageProcessingBusy."""
+    """Return a run's result in a format, with its mark. Raise ResultInvalid, or what is transient."""
     data = read(run.result)
     if content_type == run.content_type:
         return data
