@@ -87,7 +87,7 @@ class Engine:
             "DATABASE_URL": database,
             "CELERY_BROKER_URL": broker,
             "STATE_DIR": str(folder),
-            "RUN_LEASE_SECONDS": "4",
+            "RUN_LEASE_SECONDS": "10",
             "RUN_HEARTBEAT_SECONDS": "1",
             "AIML_RETRY_BASE_MS": "10",
             "AIML_RETRY_CAP_MS": "40",
