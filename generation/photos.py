@@ -92,10 +92,7 @@ class Stored:
 
 def accept(user: User, upload: Upload) -> Photo:
     """Check, normalise and store what a user sent; the same bytes give the same photo. Raise PhotoError."""
-    if not upload.data:
-        raise PhotoEmpty
-    if len(upload.data) > settings.MAX_PHOTO_BYTES:
-        raise too_large()
+    _check_bytes(upload)
     known = Photo.objects.for_user(user).filter(sha256=upload.sha256).first()
     if known:
         return known
@@ -153,10 +150,7 @@ def _is_stored(photo: Photo) -> bool:
 
 def accept_avatar(upload: Upload) -> str:
     """Check a picture of a user, store it small, and return its name. Raise PhotoError or StorageUnavailable."""
-    if not upload.data:
-        raise PhotoEmpty
-    if len(upload.data) > settings.MAX_PHOTO_BYTES:
-        raise too_large()
+    _check_bytes(upload)
     release_connections()
     with refusing_photos():
         small = processing.scale(
@@ -169,6 +163,13 @@ def accept_avatar(upload: Upload) -> str:
         )
     with _all_or_nothing() as save:
         return save(random_path("avatars", "jpg"), small)
+
+
+def _check_bytes(upload: Upload) -> None:
+    if not upload.data:
+        raise PhotoEmpty
+    if len(upload.data) > settings.MAX_PHOTO_BYTES:
+        raise too_large()
 
 
 def too_large() -> PhotoTooLarge:
@@ -217,10 +218,7 @@ def small(photo: Photo | Upload) -> bytes:
     """Return a picture of the size of a thumbnail, of a photo that is kept or that was only sent. Raise PhotoError."""
     if isinstance(photo, Photo):
         return read(photo.thumbnail)
-    if not photo.data:
-        raise PhotoEmpty
-    if len(photo.data) > settings.MAX_PHOTO_BYTES:
-        raise too_large()
+    _check_bytes(photo)
     with refusing_photos():
         return processing.scale(
             photo.data,

@@ -23,6 +23,7 @@ from generation.images import processing
 from generation.images.processing import Share
 from generation.tests.images.files import CRASH, lossless_webp, many_scans
 from generation.tests.images.mutations import mutations
+from stefna.tests.faults.web import children_of
 from stefna.tests.waiting import WAIT_SECONDS, wait_until
 
 LIMITS = {"pixels": 80_000_000}
@@ -254,11 +255,6 @@ def test_nobody_is_left_behind_when_the_parent_is_killed():
     parent.wait()
     parent.stdout.close()
     wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in processes))
-
-
-def children_of(pid):
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 # -- Who may wait ------------------------------------------------------------------------------------------------

@@ -36,11 +36,11 @@ class Web:
     @property
     def worker(self):
         """The number of the process that answers: gunicorn puts another in its place when it has ended."""
-        return _children(self.process.pid)[0]
+        return children_of(self.process.pid)[0]
 
     @property
     def image_processes(self):
-        return [process for template in _children(self.worker) for process in _children(template)]
+        return [process for template in children_of(self.worker) for process in children_of(template)]
 
     @contextlib.contextmanager
     def limited(self, what, most):
@@ -84,7 +84,7 @@ class Web:
         self.process.wait(WAIT_SECONDS)
 
 
-def _children(pid):
+def children_of(pid):
     """Return the processes that any thread of a process has started."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return [int(child) for task in tasks for child in (task / "children").read_text().split()]
