@@ -42,7 +42,7 @@ from stefna.tests.conftest import Server  # noqa: E402
 from stefna.tests.faults import files  # noqa: E402
 from stefna.tests.faults.web import Web, signed_in  # noqa: E402
 
-ROUNDS = 3
+ROUNDS = 5
 ALONE_SECONDS = 8
 NORMAL_UPLOADS, NORMAL_CLIENTS = 20, 4
 UPLOAD_PROCESSES, UPLOAD_THREADS = 4, 25
@@ -278,7 +278,7 @@ def _beside_pages(service: Service, photos: list[bytes]) -> tuple[list[float], l
     paths = itertools.cycle(["/", "/runs/"])
     over = FORK.Event()
     beside_it = [
-        started(partial(_repeat, over, lambda: service.timed("GET", next(paths), **member), 0.1)),
+        started(partial(_repeat, over, lambda: service.timed("GET", next(paths), **member), 0.03)),
         started(partial(_repeat, over, lambda: service.timed("GET", "/healthz/live"), 0.05)),
     ]
     answers: Answers = []

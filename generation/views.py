@@ -100,11 +100,8 @@ def sketch(request: HttpRequest) -> HttpResponseBase:
     form = PhotoForm(request.POST, request.FILES)
     if not (user or settings.ALLOW_GUESTS) or not form.is_valid():
         return JsonResponse({}, status=403 if form.is_valid() else 400)
-    try:
-        made = showing.sketches(form.chosen_photo(user), list(Preset.objects.active().sound()))
-        first = next(made, None)
-    except GenerationError as error:
-        return JsonResponse({"message": str(error.message)}, status=error.status, headers=error.headers)
+    made = showing.sketches(form.chosen_photo(user), list(Preset.objects.active().sound()))
+    first = next(made, None)
     lines = _sketch_lines(itertools.chain([first] if first else [], made))
     return StreamingHttpResponse(lines, content_type="application/x-ndjson", headers={"X-Accel-Buffering": "no"})
 

@@ -3,7 +3,7 @@
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import structlog
 from django.conf import settings
@@ -18,13 +18,17 @@ from django.utils.translation import gettext as _
 from django_htmx.http import HttpResponseClientRedirect
 
 from generation import photos
-from generation.exceptions import GenerationError
+from generation.exceptions import GenerationError, ImageProcessingBusy
+from generation.images import processing
+from generation.images.processing import Share
 from stefna import counters, problems
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
 # A form is the photo and a few short fields: more than this beside the photo is not our form.
 FORM_OVERHEAD_BYTES = 200_000
+# A form without a photo is smaller, and so is hardly a photo; to read a body of this size costs nothing.
+SMALLEST_PHOTO_BYTES = 16_384
 # Django gives the head of a part 1 kB, and the name of the file is in it: a long one is no reason to refuse a photo.
 multipartparser.MAX_TOTAL_HEADER_SIZE = 65_536  # type: ignore[attr-defined]
 
@@ -86,6 +90,66 @@ def limit_body(get_response: GetResponse) -> GetResponse:
     return middleware
 
 
+def hold_place(get_response: GetResponse) -> GetResponse:
+    """Refuse a picture that there is no place for before its body is read: reading it would delay everybody's pages."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        share = _share(request)
+        if share is None:
+            return get_response(request)
+        try:
+            place = processing.Place(share)
+        except ImageProcessingBusy as error:
+            return _refusal(request, error)
+        try:
+            response = get_response(request)
+        except BaseException:
+            place.close()
+            raise
+        if response.streaming:
+            response.streaming_content = _Held(response.streaming_content, place)  # type: ignore[attr-defined]
+        else:
+            place.close()
+        return response
+
+    return middleware  # type: ignore[return-value]
+
+
+def _share(request: HttpRequest) -> Share | None:
+    """Return what a request needs image processes for, or None when it sends no picture."""
+    if request.method != "POST":
+        return None
+    if request.path_info == reverse("sketch"):
+        return Share.PREVIEW
+    length = int(request.headers.get("Content-Length") or 0)
+    return Share.UPLOAD if length > SMALLEST_PHOTO_BYTES else None
+
+
+class _Held:
+    """The content of a streamed answer, whose place is free when it was sent, or when nobody reads it any more."""
+
+    def __init__(self, content: Iterator[bytes], place: processing.Place) -> None:
+        self._content = content
+        self._place = place
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._content
+
+    def close(self) -> None:
+        self._place.close()
+
+
+def _refusal(request: HttpRequest, error: GenerationError) -> HttpResponse:
+    """Answer with the sentence, status and headers of an error; scripts of ours get JSON as API clients do."""
+    if problems.is_api(request) or request.path_info == reverse("sketch"):
+        return problems.answer_error(error)
+    template = "generation/_error.html" if "HX-Request" in request.headers else "error.html"
+    response = render(request, template, {"message": error.message}, status=error.status)
+    for name, value in error.headers.items():
+        response[name] = value
+    return response
+
+
 def language_of_the_user(get_response: GetResponse) -> GetResponse:
     """Speak the language that the user chose in the profile; LocaleMiddleware has found out the browser's."""
 
@@ -110,13 +174,7 @@ class GenerationErrorMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        if not isinstance(exception, GenerationError):
-            return None
-        template = "generation/_error.html" if "HX-Request" in request.headers else "error.html"
-        response = render(request, template, {"message": exception.message}, status=exception.status)
-        for name, value in exception.headers.items():
-            response[name] = value
-        return response
+        return _refusal(request, exception) if isinstance(exception, GenerationError) else None
 
 
 class SignInRequired(LoginRequiredMiddleware):

@@ -81,14 +81,7 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response | No
     """Turn what an API view raised into an answer; None for a bug, which Django logs and answers with 500."""
     headers: dict[str, str] = {}
     if isinstance(error, GenerationError):
-        members = problem(
-            error.status,
-            error.message,
-            code=error.code,
-            retryable=error.retryable or error.status in (429, 503),
-            retry_after=error.retry_after or (AGAIN_SECONDS if error.status == 503 else None),
-            resets_at=error.resets_at,
-        )
+        members = problem(error.status, error.message, **_options(error))
     # The database may refuse what passed every check of ours: PostgreSQL has no texts with a NUL in them.
     elif isinstance(error, SuspiciousOperation | DataError):
         members = problem(400)
@@ -104,6 +97,15 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response | No
     else:
         return None
     return Response(members, status=members["status"], headers=headers | _headers(members), content_type=CONTENT_TYPE)
+
+
+def _options(error: GenerationError) -> dict[str, Any]:
+    return {
+        "code": error.code,
+        "retryable": error.retryable or error.status in (429, 503),
+        "retry_after": error.retry_after or (AGAIN_SECONDS if error.status == 503 else None),
+        "resets_at": error.resets_at,
+    }
 
 
 def _of_framework(error: exceptions.APIException) -> dict[str, Any]:
@@ -144,6 +146,11 @@ def answer(status: int, detail: str = "", **options: Any) -> HttpResponse:
     if status == 401:
         headers["WWW-Authenticate"] = CHALLENGE
     return JsonResponse(members, status=status, content_type=CONTENT_TYPE, headers=headers)
+
+
+def answer_error(error: GenerationError) -> HttpResponse:
+    """Answer with a problem for an error that was raised outside of an API view."""
+    return answer(error.status, error.message, **_options(error))
 
 
 def _headers(members: dict[str, Any]) -> dict[str, str]:

@@ -73,6 +73,7 @@ MIDDLEWARE = [
     # Behind the static files, which are the same in every language, and before all that says something.
     "django.middleware.locale.LocaleMiddleware",
     "stefna.middleware.limit_body",
+    "stefna.middleware.hold_place",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

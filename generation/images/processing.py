@@ -45,18 +45,19 @@ CONTENT_TYPES = {image_format: content_type for content_type, image_format in FO
 
 
 class Share(Enum):
-    """What a job is for: how many of a kind may wait at once, and for how many seconds.
+    """What a job is for: how many of a kind may wait at once, for how many seconds, and for how many requests.
 
-    gunicorn.conf.py has 72 threads: with as many waiting as may, large uploads included, some are left for pages.
+    gunicorn.conf.py has 72 threads: with as many requests as may wait, some are left for pages.
     """
 
-    UPLOAD = (48, 10.0)
-    PREVIEW = (6, 5.0)
-    BACKGROUND = (1000, 60.0)
+    UPLOAD = (48, 10.0, 48)
+    PREVIEW = (6, 5.0, 4)
+    BACKGROUND = (1000, 60.0, 0)
 
-    def __init__(self, max_waiting: int, wait_seconds: float) -> None:
+    def __init__(self, max_waiting: int, wait_seconds: float, max_requests: int) -> None:
         self.max_waiting = max_waiting
         self.wait_seconds = wait_seconds
+        self.max_requests = max_requests
 
 
 @dataclass(frozen=True)
@@ -236,6 +237,8 @@ JOBS_PER_PROCESS = 500
 WALL_FACTOR = 3
 """Wall time of any job, in multiples of IMAGE_JOB_SECONDS: a busy machine must not refuse good photos."""
 RETRY_AFTER_SECONDS = 5
+MAX_WAITING_FOR_PLACE, PLACE_SECONDS = 10, 0.5
+"""Requests that may wait until another has left, and for how long: who is refused is told so within a second."""
 
 
 class _Died(Exception):
@@ -305,11 +308,11 @@ class _Pool:
         with self._changed:
             self._keeps_one_for_uploads |= job.share is Share.UPLOAD
             if not job.is_retry and len([one for one in self._waiting if one.is_like(job)]) >= job.max_waiting:
-                raise _full(job)
+                raise _full(job.share)
             self._waiting.append(job)
             try:
                 if not self._changed.wait_for(lambda: self._next() is job, job.share.wait_seconds):
-                    raise _full(job)
+                    raise _full(job.share)
             finally:
                 # The one behind may have fitted in all the time.
                 self._waiting = [one for one in self._waiting if one is not job]
@@ -371,9 +374,37 @@ def _pool() -> _Pool:
 os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def _full(job: _Job) -> ImageProcessingBusy:
-    log.warning("image_pool_full", code=job.share.name.lower())
+def _full(share: Share) -> ImageProcessingBusy:
+    log.warning("image_pool_full", code=share.name.lower())
     return ImageProcessingBusy(retry_after=RETRY_AFTER_SECONDS)
+
+
+class Place:
+    """One of the places for requests of a share. Raises ImageProcessingBusy when none gets free in a moment.
+
+    A request takes it before its body is read: to read and parse what is then refused delays everybody else's pages.
+    """
+
+    _free = {share: threading.Semaphore(share.max_requests) for share in (Share.UPLOAD, Share.PREVIEW)}
+    _waiting = threading.Semaphore(MAX_WAITING_FOR_PLACE)
+
+    def __init__(self, share: Share) -> None:
+        free = self._free[share]
+        if not (free.acquire(blocking=False) or self._wait(free)):
+            raise _full(share)
+        self._release = ExitStack()
+        self._release.callback(free.release)
+
+    def _wait(self, free: threading.Semaphore) -> bool:
+        if not self._waiting.acquire(blocking=False):
+            return False
+        try:
+            return free.acquire(timeout=PLACE_SECONDS)
+        finally:
+            self._waiting.release()
+
+    def close(self) -> None:
+        self._release.close()
 
 
 # -- One process -----------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """Files of a stranger, sent to a real server: no answer is worse than a refusal, and nobody else notices."""
 
+import contextlib
 import itertools
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -9,17 +11,18 @@ from conftest import small
 from generation.tests.images.files import CRASH, lossless_webp, many_scans
 from generation.tests.images.mutations import mutations
 from stefna.tests.faults import files
-from stefna.tests.faults.web import Web, signed_in
-from stefna.tests.waiting import wait_until
+from stefna.tests.faults.web import BEHIND_PROXY, Web, signed_in
+from stefna.tests.waiting import WAIT_SECONDS, wait_until
 
 MUTATIONS = 200
 INNOCENT = small("coffee")
 REFUSED = {413, 415, 422}
+ANONYMOUS = {"Cookie": f"csrftoken={'c' * 32}", "X-CSRFToken": "c" * 32, "Referer": "https://stefna.example/"}
 
 
 @pytest.fixture(scope="module")
 def web(install, tmp_path_factory):
-    made = Web(install, tmp_path_factory.mktemp("web"), DAILY_RUN_LIMIT="0", MAX_ACTIVE_RUNS="0")
+    made = Web(install, tmp_path_factory.mktemp("web"), ALLOW_GUESTS="1", DAILY_RUN_LIMIT="0", MAX_ACTIVE_RUNS="0")
     yield made
     made.end()
 
@@ -65,3 +68,40 @@ def test_no_mutation_is_an_error_of_ours(web, sender):
             assert answer.status in REFUSED | {200, 201}, name
         assert sender(INNOCENT).status in (200, 201)
     assert web.worker == worker
+
+
+def test_picture_without_a_place_is_refused_before_it_is_sent(web):
+    """Four previews that never arrive: others are told to come back, without waiting for their own body."""
+    with contextlib.ExitStack() as slow:
+        for _ in range(4):
+            slow.enter_context(half_sent(web, "/sketches"))
+        # Nothing of a body is sent, so only a server that does not read it can answer.
+        wait_until(lambda: asked_to_send(web, "/sketches").startswith("HTTP/1.1 503"))
+        assert "Retry-After: " in asked_to_send(web, "/sketches")
+        # Uploads, pages and forms without a picture have places of their own.
+        member = web.server.call("member")
+        headers = signed_in(member) | {"Content-Type": files.FORM}
+        assert web.ask("POST", "/api/v1/photos", files.form(files.file(INNOCENT)), **headers).status == 201
+        assert web.status("/healthz/live") == web.status("/") == 200
+    # Who hangs up leaves a place.
+    headers = ANONYMOUS | {"Content-Type": files.FORM}
+    preview = files.form(files.file(INNOCENT))
+    wait_until(lambda: web.ask("POST", "/sketches", preview, **headers).status == 200)
+
+
+@contextlib.contextmanager
+def half_sent(web, path):
+    """Send the head of a request with a picture, and keep the connection."""
+    lines = {"Content-Type": files.FORM, "Content-Length": "100000"} | BEHIND_PROXY | ANONYMOUS
+    head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items()) + "\r\n"
+    with socket.create_connection(("127.0.0.1", web.port), WAIT_SECONDS) as connection:
+        connection.sendall(head.encode())
+        yield connection
+
+
+def asked_to_send(web, path):
+    with half_sent(web, path) as connection:
+        connection.settimeout(2)
+        with contextlib.suppress(TimeoutError):
+            return connection.recv(65536).decode()
+    return ""
