@@ -5,6 +5,7 @@ A page calls the API with its session and its CSRF token.
 
 from __future__ import annotations
 
+import structlog
 from allauth.account.auth_backends import AuthenticationBackend
 from allauth.headless.contrib.rest_framework.authentication import XSessionTokenAuthentication
 from allauth.headless.tokens.strategies.sessions import SessionTokenStrategy
@@ -85,7 +86,8 @@ def session_token(request: HttpRequest) -> str | None:
 
 def check_app_key(given: str) -> None:
     """Compare with every configured key, in the same time whatever is given. Raises AuthenticationFailed."""
-    known = [constant_time_compare(given, key) for key in settings.APP_KEYS.values()]
-    if not given or not any(known):
+    known = [name for name, key in settings.APP_KEYS.items() if constant_time_compare(given, key)]
+    if not given or not known:
         sentence = _("This app is not known here, or its key has been replaced.")
         raise AuthenticationFailed(sentence, code="app_key_invalid")
+    structlog.contextvars.bind_contextvars(app=known[0])

@@ -11,6 +11,8 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 
+from accounts import limits
+from accounts.limits import Limit
 from accounts.models import User
 
 COOKIE = "guest"
@@ -40,11 +42,23 @@ def account(request: HttpRequest) -> User | None:
     """Return who sends this request: the account that is signed in, else the visitor's guest account, else None."""
     if isinstance(request.user, User):
         return request.user
+    key = _key(request) if settings.ALLOW_GUESTS else ""
+    return User.objects.filter(guest_key=key, is_active=True).first() if key else None
+
+
+def may_become(request: HttpRequest) -> bool:
+    """Say whether a visitor without an account may be given a guest account."""
     key = _key(request)
-    if not (settings.ALLOW_GUESTS and key):
-        return None
-    guest = User.objects.guest(key)
-    return guest if guest.is_active else None
+    return settings.ALLOW_GUESTS and bool(key) and not User.objects.filter(guest_key=key).exists()
+
+
+def become(request: HttpRequest) -> User:
+    """Give a visitor a guest account. Raises LimitReached.
+
+    Call it when their photo has been checked: nobody gets an account for a photo that cannot be used.
+    """
+    limits.hit(request, Limit.GUESTS)
+    return User.objects.guest(_key(request))
 
 
 def sign_in(request: HttpRequest, guest: User) -> None:

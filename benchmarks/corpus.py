@@ -275,10 +275,10 @@ def watched(outcome: Outcome) -> Iterator[None]:
     """See what the view sees of `photos.accept`: what it raises, how long it takes, and how far memory grows."""
     accept = photos.accept
 
-    def watched_accept(user: User, upload: photos.Upload) -> Photo:
+    def watched_accept(user: User, upload: photos.Upload, *, room: int | None = None) -> Photo:
         before, started = peak_megabytes(), time.perf_counter()
         try:
-            photo = accept(user, upload)
+            photo = accept(user, upload, room=room)
             outcome.code = "accepted"
             return photo
         except PhotoError as error:

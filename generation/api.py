@@ -30,6 +30,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.throttling import UserRateThrottle
 
+from accounts import limits
+from accounts.limits import Limit
 from generation import photos, pictures, services
 from generation.exceptions import IdempotencyKeyInvalid, IdempotencyKeyRequired, PhotoRequired
 from generation.models import (
@@ -171,8 +173,9 @@ class PhotoViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
         """Store a photo. The same bytes are the same photo, and are then answered with 200."""
         if not isinstance(request.data, dict) or not isinstance(file := request.data.get("photo"), UploadedFile):
             raise PhotoRequired
-        photo = photos.accept(request.user, photos.Upload(file.read(), file.name or ""))
-        status = 200 if photo.upload_ms is None else 201
+        limits.hit(request, Limit.UPLOADS)
+        photo = services.accept_photo(request.user, photos.Upload(file.read(), file.name or ""))
+        status = 201 if photo.is_new else 200
         headers = {"Location": reverse("api:photo-detail", args=[photo.pk])}
         return Response(self.get_serializer(photo).data, status=status, headers=headers)
 
@@ -215,10 +218,11 @@ class RunViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Update
         key = idempotency_key(request)
         asked = RunRequestSerializer(data=request.data, context=self.get_serializer_context())
         asked.is_valid(raise_exception=True)
-        fields = asked.validated_data
+        fields, photo = asked.validated_data, asked.chosen()
+        limits.hit(request, Limit.RUNS)
         run = services.start_run(
             user=request.user,
-            photo=asked.chosen(),
+            photo=photo,
             preset=fields.get("preset"),
             prompt=fields.get("prompt", ""),
             strength=fields.get("strength"),
@@ -294,7 +298,9 @@ class RunViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Update
     @action(detail=True, methods=["post"])
     def retry(self, request: Request, pk: uuid.UUID) -> Response:
         """Make a new run from the photo and snapshot of one that failed or was cancelled."""
-        run = services.retry_run(self.get_object())
+        found = self.get_object()
+        limits.hit(request, Limit.RUNS)
+        run = services.retry_run(found)
         headers = {"Location": reverse("api:run-detail", args=[run.pk])}
         return Response(self.get_serializer(run).data, status=202, headers=headers)
 
@@ -328,10 +334,11 @@ class BatchViewSet(viewsets.ViewSet):
         key = idempotency_key(request)
         asked = BatchRequestSerializer(data=request.data, context={"request": request})
         asked.is_valid(raise_exception=True)
-        fields = asked.validated_data
+        fields, photo = asked.validated_data, asked.chosen()
+        limits.hit(request, Limit.RUNS, amount=asked.number_of_runs)
         runs = services.start_batch(
             user=request.user,
-            photo=asked.chosen(),
+            photo=photo,
             mode=Mode(fields["mode"]) if "mode" in fields else None,
             presets=fields.get("presets") or [one for one in [fields.get("preset")] if one],
             variations=fields.get("variations", 1),

@@ -19,6 +19,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from accounts import limits
+from accounts.limits import Limit
 from accounts.models import Profile, User
 from generation import photos, pictures, services
 from generation.exceptions import StorageUnavailable
@@ -37,16 +39,24 @@ class QuotaSerializer(serializers.Serializer):
     resets_at = serializers.DateTimeField()
 
 
+class StorageSerializer(serializers.Serializer):
+    used = serializers.IntegerField(help_text="Bytes.")
+    limit = serializers.IntegerField(allow_null=True, help_text="Bytes; null where there is no limit.")
+
+
 class ProfileSerializer(serializers.ModelSerializer):
     id = serializers.IntegerField(source="user_id", read_only=True)
     email = serializers.EmailField(source="user.email", read_only=True, allow_null=True)
     date_joined = serializers.DateTimeField(source="user.date_joined", read_only=True)
     avatar = serializers.SerializerMethodField()
     quota = serializers.SerializerMethodField()
+    storage = serializers.SerializerMethodField()
 
     class Meta:
         model = Profile
-        fields = ("id", "email", "display_name", "avatar", "email_notifications", "locale", "date_joined", "quota")
+        fields = (
+            "id", "email", "display_name", "avatar", "email_notifications", "locale", "date_joined", "quota", "storage",
+        )  # fmt: skip
         extra_kwargs: ClassVar[dict[str, Any]] = {"display_name": {"required": False}}
 
     def get_avatar(self, profile: Profile) -> str | None:
@@ -57,6 +67,9 @@ class ProfileSerializer(serializers.ModelSerializer):
 
     def get_quota(self, profile: Profile) -> QuotaSerializer:
         return QuotaSerializer(services.quota(profile)).data
+
+    def get_storage(self, profile: Profile) -> StorageSerializer:
+        return StorageSerializer(services.storage(profile.user)).data
 
 
 class ProfileChangeSerializer(serializers.ModelSerializer):
@@ -94,6 +107,7 @@ class ProfileView(APIView):
         asked.is_valid(raise_exception=True)
         changes = dict(asked.validated_data)
         if "avatar" in changes:
+            limits.hit(request, Limit.UPLOADS)
             services.change_avatar(profile, changes.pop("avatar"))
         for name, value in changes.items():
             setattr(profile, name, value)

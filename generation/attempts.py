@@ -16,7 +16,14 @@ from django.utils.translation import gettext
 
 from accounts.models import Profile
 from generation import photos, queue
-from generation.exceptions import GenerationError, InternalError
+from generation.exceptions import (
+    CircuitsOpen,
+    ContentFiltered,
+    GenerationError,
+    InternalError,
+    UpstreamAuth,
+    UpstreamCredits,
+)
 from generation.models import Run, release_connections
 from generation.modes import Mode
 from generation.providers import get_image_provider
@@ -30,6 +37,7 @@ T = TypeVar("T")
 
 DATABASE_CAP_SECONDS = 30
 RETRY_CAP_SECONDS = 30
+OWNER_MUST_ACT = (UpstreamAuth.code, UpstreamCredits.code)
 NEWS = {
     Run.Status.SUCCEEDED: Notification.Kind.RUN_SUCCEEDED,
     Run.Status.FAILED: Notification.Kind.RUN_FAILED,
@@ -98,11 +106,16 @@ def _transform_request(run: Run, provider: ImageProvider) -> TransformRequest:
             "upstream_request_id": answer.request_id,
             "upstream_seed": answer.seed,
             "model_ms": _milliseconds(time.monotonic() - calling),
+            "billed_calls": run.billed_calls + 1,
         }
         # A picture that came within the answer is not kept on the row.
         if not answer.result_url.startswith("data:"):
             facts["result_url"] = answer.result_url
         repeated(lambda: run.enter(Run.Phase.STORING, **facts))
+        release_connections()
+
+    def unanswered() -> None:
+        repeated(lambda: run.enter(Run.Phase.GENERATING, possible_cost=run.possible_cost + 1))
         release_connections()
 
     known = UpstreamAnswer(run.result_url, run.upstream_seed, run.upstream_request_id, run.endpoint)
@@ -121,6 +134,7 @@ def _transform_request(run: Run, provider: ImageProvider) -> TransformRequest:
         seconds=run.seconds_left,
         answer=known if run.result_url else None,
         answered=answered,
+        unanswered=unanswered,
     )
 
 
@@ -141,6 +155,9 @@ def repeated(change: Callable[[], T]) -> T:
 
 def _give_up(run: Run, error: GenerationError) -> None:
     """End the attempt: back to the queue if trying again may help and there is time, else failed."""
+    if isinstance(error, CircuitsOpen) and run.error_code in OWNER_MUST_ACT:
+        # The reason why the circuits are open.
+        error.code, error.english = run.error_code, run.error_message
     after = timedelta(seconds=error.retry_after or min(RETRY_CAP_SECONDS, 2**run.attempts))
     may_wait = error.transient and after.total_seconds() < run.seconds_left
     if may_wait and repeated(lambda: run.requeue(code=error.code, message=error.english, after=after)):
@@ -149,6 +166,9 @@ def _give_up(run: Run, error: GenerationError) -> None:
         log.warning("run_requeued", code=error.code, detail=error.detail, duration_ms=waits_ms)
         return
     log.warning("generation_failed", code=error.code, detail=error.detail)
+    if isinstance(error, ContentFiltered) and not run.billed_calls:
+        # The filter judges the finished picture.
+        repeated(lambda: run.enter(Run.Phase(run.phase), billed_calls=1))
     repeated(
         lambda: fail_run(
             run,
@@ -206,10 +226,10 @@ def tell(run: Run, profile: Profile | None) -> bool:
 
 def _tell(run: Run, profile: Profile) -> bool:
     look = {"look": run.look}
-    messages = {
-        Run.Status.SUCCEEDED: gettext("%(look)s is ready.") % look,
-        Run.Status.FAILED: gettext("%(look)s did not work. You were not charged.") % look,
-    }
+    failed = gettext("%(look)s did not work. You were not charged.")
+    if run.counted:
+        failed = gettext("%(look)s did not work. This counted, because the service had already started.")
+    messages = {Run.Status.SUCCEEDED: gettext("%(look)s is ready.") % look, Run.Status.FAILED: failed % look}
     status = Run.Status(run.status)
     if status in NEWS:
         notify(
@@ -245,6 +265,7 @@ def _email(run: Run, batch_done: bool) -> None:
             look=run.preset_name,
             url=run.get_absolute_url(),
             reason=Run.objects.filter(pk=run.pk).values_list("error_message", flat=True).first() or "",
+            counted=run.counted,
         )
 
 

@@ -13,6 +13,9 @@ GenerationError                 somebody can act on it: `code` is stored and tes
 ├── PromptUnsupported           the built-in engine cannot read
 ├── PresetUnavailable           hidden or gone since the page was made
 ├── QuotaExceeded               no runs left today
+│   ├── TooManyFiltered         the safety filter hid too many of today's runs
+│   └── BudgetExceeded          the installation pays for no more calls today
+├── StorageFull                 the account keeps as many bytes as it may
 ├── TooManyActiveRuns
 ├── IdempotencyKeyRequired
 ├── IdempotencyKeyInvalid
@@ -43,38 +46,22 @@ from django.utils import translation
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-RETRY_AFTER_SECONDS = 5
+from accounts.exceptions import Refusal
 
 
-class GenerationError(Exception):
-    """A refusal. `status` is the HTTP status that pages and API answer with; `detail` is for the log only.
+class GenerationError(Refusal):
+    """A refusal on the way from a photo to a picture; `detail` is for the log only.
 
-    `message` is the sentence in the language of whoever is being answered; `english` is for the row, whose readers
-    each have their own.
+    `english` is the sentence for the row, whose readers each have a language of their own.
     """
 
-    code = "invalid"
-    status = 400
-    sentence = _("This did not work.")
-    retryable = False
-    transient = False
     possible_cost = False
-    resets_at: datetime | None = None
 
     def __init__(self, message: str | Promise = "", *, detail: str = "", retry_after: float | None = None) -> None:
-        self.message = str(message or self.sentence)
         with translation.override(None):
             self.english = str(message or self.sentence)
         self.detail = detail
-        self.retry_after = retry_after
-        super().__init__(self.message)
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Return the headers of an answer with this error: when to try again, where that helps."""
-        if self.status != 503:
-            return {}
-        return {"Retry-After": str(max(1, round(self.retry_after or RETRY_AFTER_SECONDS)))}
+        super().__init__(message, retry_after=retry_after)
 
 
 class PhotoError(GenerationError):
@@ -138,6 +125,21 @@ class QuotaExceeded(GenerationError):
     def __init__(self, *, resets_at: datetime) -> None:
         super().__init__()
         self.resets_at = resets_at
+
+
+class TooManyFiltered(QuotaExceeded):
+    sentence = _("The safety filter hid too many of your pictures today. Please come back tomorrow.")
+
+
+class BudgetExceeded(QuotaExceeded):
+    code = "budget_exceeded"
+    sentence = _("No more pictures can be made here today. Please come back tomorrow.")
+
+
+class StorageFull(GenerationError):
+    code = "storage_full"
+    status = 409
+    sentence = _("Your storage is full. Please delete some photos or pictures first.")
 
 
 class TooManyActiveRuns(GenerationError):

@@ -78,3 +78,8 @@ class StudioForm(PhotoForm):
         if len(presets) < len(slugs):
             raise forms.ValidationError(_("There is no such look. Please pick another one."))
         return data | {"presets": [presets[slug] for slug in slugs]}
+
+    @property
+    def number_of_runs(self) -> int:
+        data = self.cleaned_data
+        return Preset.objects.active().members(data["mode"]).count() if data["mode"] else max(1, len(data["presets"]))

@@ -15,7 +15,7 @@ from django.core.cache import cache
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import connection, connections, models
-from django.db.models import Case, Count, Exists, ExpressionWrapper, F, OuterRef, Q, Subquery, When
+from django.db.models import Case, Count, Exists, ExpressionWrapper, F, OuterRef, Q, Subquery, Sum, When
 from django.db.models.functions import Coalesce, Now
 from django.urls import reverse
 from django.utils import timezone, translation
@@ -23,6 +23,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from generation.engine import recipes
+from generation.exceptions import ContentFiltered
 from generation.modes import Mode
 
 if TYPE_CHECKING:
@@ -216,6 +217,11 @@ class Photo(models.Model):
     def __str__(self) -> str:
         return str(self.id)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether this request stored it."""
+        return self.upload_ms is not None
+
 
 class RunQuerySet(models.QuerySet["Run"]):
     def for_user(self, user: User) -> RunQuerySet:
@@ -233,9 +239,23 @@ class RunQuerySet(models.QuerySet["Run"]):
         return self.filter(created_at__lte=run.created_at).exclude(created_at=run.created_at, id__gte=run.pk)
 
     def counted_today(self) -> RunQuerySet:
-        """The runs that use up today's limit: made today (UTC), not failed or cancelled, not from the cache."""
-        midnight = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
-        return self.filter(created_at__gte=midnight, cached=False, status__in=[*Run.ACTIVE, Run.Status.SUCCEEDED])
+        """The runs that use up today's limit (contracts.md, section 2). `Run.counted` says the same of one run."""
+        paid = Q(billed_calls__gt=0) & (Q(status=Run.Status.CANCELLED) | Q(error_code=ContentFiltered.code))
+        return self.today().filter(Q(status__in=[*Run.ACTIVE, Run.Status.SUCCEEDED]) | paid, cached=False)
+
+    def today(self) -> RunQuerySet:
+        """The runs that were asked for since midnight, UTC."""
+        return self.filter(created_at__gte=timezone.now().replace(hour=0, minute=0, second=0, microsecond=0))
+
+    def filtered_today(self) -> RunQuerySet:
+        """Today's runs that a service was paid for and whose picture its safety filter hid."""
+        return self.today().filter(status=Run.Status.FAILED, error_code=ContentFiltered.code)
+
+    def billed_calls_today(self) -> int:
+        """Count the calls of today's runs that are or may be billed: made, never answered, or still to be made."""
+        runs = self.today().filter(cached=False).exclude(provider="embedded")
+        made = runs.aggregate(calls=Coalesce(Sum(F("billed_calls") + F("possible_cost")), 0))["calls"]
+        return int(made) + runs.active().filter(billed_calls=0).count()
 
     def due(self) -> RunQuerySet:
         """Queued runs that may start now, oldest first."""
@@ -361,6 +381,9 @@ class Run(models.Model):
     upstream_request_id = models.CharField(max_length=100, blank=True)
     upstream_seed = models.PositiveBigIntegerField(null=True, blank=True)
     possible_cost = models.PositiveIntegerField(default=0, help_text=_("Calls that were sent and never answered."))
+    billed_calls = models.PositiveIntegerField(
+        default=0, db_default=0, help_text=_("Calls that were answered and have to be paid.")
+    )
 
     # What came out.
     result = models.FileField(max_length=200, blank=True)
@@ -456,8 +479,10 @@ class Run(models.Model):
 
     @property
     def counted(self) -> bool:
-        """Whether it uses up some of the day's limit."""
-        return not self.cached and self.status in (*self.ACTIVE, self.Status.SUCCEEDED)
+        """Whether it uses up some of the day's limit: what was paid for does, whatever its user wants of it."""
+        is_refused = self.status == self.Status.CANCELLED or self.error_code == ContentFiltered.code
+        is_wanted = self.status in (*self.ACTIVE, self.Status.SUCCEEDED)
+        return not self.cached and (is_wanted or (is_refused and self.billed_calls > 0))
 
     @property
     def deadline(self) -> datetime:
@@ -571,7 +596,7 @@ class Run(models.Model):
             **facts,
         )
         if ended:
-            self.status = status
+            self.status, self.error_code = status, facts.get("error_code", self.error_code)
         return bool(ended)
 
 
@@ -590,6 +615,19 @@ class IdempotencyKey(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class BilledDay(models.Model):
+    """A day (UTC) of calls that the installation pays for: its row is the lock of whoever counts them.
+
+    The calls themselves are counted on the runs; only those of accounts that were deleted since are counted here.
+    """
+
+    day = models.DateField(primary_key=True)
+    forgotten_calls = models.PositiveIntegerField(default=0, db_default=0)
+
+    def __str__(self) -> str:
+        return str(self.day)
 
 
 class CountedRuns(models.Model):

@@ -34,10 +34,11 @@ from generation.exceptions import (
     PhotoTooManyPixels,
     PhotoTypeUnsupported,
     ResultInvalid,
+    StorageFull,
     StorageUnavailable,
 )
 from generation.images import processing
-from generation.images.processing import EncodedImage, Share
+from generation.images.processing import EncodedImage, ImageFiles, Share
 from generation.models import Photo, Run, random_path, release_connections
 
 if TYPE_CHECKING:
@@ -73,6 +74,20 @@ class Upload:
     def sha256(self) -> str:
         return hashlib.sha256(self.data).hexdigest()
 
+    @cached_property
+    def files(self) -> ImageFiles:
+        """What is stored of it. Raise PhotoError."""
+        _check_bytes(self)
+        release_connections()
+        with refusing_photos():
+            return processing.normalise(
+                self.data,
+                _photo_limits(),
+                share=Share.UPLOAD,
+                max_side=settings.MAX_PHOTO_SIDE,
+                thumbnail_side=THUMBNAIL_SIDE,
+            )
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -90,22 +105,18 @@ class Stored:
         delete_files(self.result, self.thumbnail)
 
 
-def accept(user: User, upload: Upload) -> Photo:
-    """Check, normalise and store what a user sent; the same bytes give the same photo. Raise PhotoError."""
+def accept(user: User, upload: Upload, *, room: int | None = None) -> Photo:
+    """Check, normalise and store what a user sent; the same bytes give the same photo. Raise PhotoError.
+
+    Raise StorageFull for a new photo of more bytes than the user has `room` for.
+    """
     _check_bytes(upload)
     known = Photo.objects.for_user(user).filter(sha256=upload.sha256).first()
     if known:
         return known
-
-    release_connections()
-    with refusing_photos():
-        files = processing.normalise(
-            upload.data,
-            _photo_limits(),
-            share=Share.UPLOAD,
-            max_side=settings.MAX_PHOTO_SIDE,
-            thumbnail_side=THUMBNAIL_SIDE,
-        )
+    if room is not None and len(upload.data) > room:
+        raise StorageFull
+    files = upload.files
     photo = Photo(
         user=user,
         sha256=upload.sha256,

@@ -14,6 +14,8 @@ from drf_spectacular.utils import (
 from rest_framework import serializers
 from rest_framework.request import Request
 
+from accounts import limits
+from accounts.limits import Limit
 from generation import photos, pictures, services, showing
 from generation.exceptions import PhotoRequired
 from generation.models import MAX_PROMPT_LENGTH, MAX_SEED, MAX_STRENGTH, MIN_STRENGTH, Photo, Preset, Run
@@ -178,6 +180,7 @@ class PhotoSource(serializers.Serializer):
         """Return the photo that was sent or named. Raises PhotoRequired; another's photo is as missing as none."""
         fields = self.validated_data
         if file := fields.get("photo"):
+            limits.hit(self.context["request"], Limit.UPLOADS)
             return photos.Upload(file.read(), file.name)
         if photo_id := fields.get("photo_id"):
             photo = Photo.objects.for_user(self.context["request"].user).filter(pk=photo_id).first()
@@ -221,6 +224,13 @@ class BatchRequestSerializer(PhotoSource):
         if len({preset.pk for preset in fields.get("presets", [])}) != len(fields.get("presets", [])):
             raise serializers.ValidationError({"presets": [_("Each preset once.")]})
         return super().validate(fields)
+
+    @property
+    def number_of_runs(self) -> int:
+        fields: dict[str, Any] = self.validated_data
+        if "mode" in fields:
+            return Preset.objects.active().members(fields["mode"]).count()
+        return len(fields.get("presets", [])) or int(fields.get("variations", 1))
 
 
 @extend_schema_serializer(

@@ -7,7 +7,7 @@ import hashlib
 import json
 import random
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,21 +15,27 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from django.conf import settings
 from django.db import transaction
+from django.db.models import F, Max, Sum
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from accounts.models import Profile, default_name
 from generation import photos, queue
 from generation.attempts import end, tell
 from generation.exceptions import (
+    BudgetExceeded,
+    GenerationError,
     IdempotencyKeyReused,
     NotCancellable,
     NotRetryable,
     PresetUnavailable,
     PromptUnsupported,
     QuotaExceeded,
+    StorageFull,
     TooManyActiveRuns,
+    TooManyFiltered,
 )
-from generation.models import MAX_SEED, IdempotencyKey, Photo, Preset, Run, database_now
+from generation.models import MAX_SEED, BilledDay, IdempotencyKey, Photo, Preset, Run, database_now
 from generation.modes import CUSTOM_NAME, Mode
 from generation.providers import default_provider
 from notifications.emails import looks_at
@@ -71,9 +77,9 @@ def start_run(
         raise PresetUnavailable
     if prompt and not takes_prompts():
         raise PromptUnsupported
-    photo = _accepted(user, photo)
-    run = _draft(user, photo, preset, prompt=prompt, strength=strength, seed=seed)
-    return _accept(user, [run], key=key, request=request, fresh=fresh)[0]
+    with _kept(user, photo, runs=1) as photo:
+        run = _draft(user, photo, preset, prompt=prompt, strength=strength, seed=seed)
+        return _accept(user, [run], key=key, request=request, fresh=fresh)[0]
 
 
 def start_batch(
@@ -97,12 +103,12 @@ def start_batch(
     members = list(Preset.objects.active().members(mode).sound()) if mode else list(presets)
     if not members or not all(member.is_usable for member in members):
         raise PresetUnavailable
-    photo = _accepted(user, photo)
     batch = uuid.uuid4()
     # A preset that is asked for several times would be the same picture again with the seed that it has by default.
     seeds = [None] if variations == 1 else random.sample(range(1, MAX_SEED), variations)
-    runs = [_draft(user, photo, member, seed=seed, batch=batch) for member in members for seed in seeds]
-    return _accept(user, runs, key=key, request=request)
+    with _kept(user, photo, runs=len(members) * len(seeds)) as photo:
+        runs = [_draft(user, photo, member, seed=seed, batch=batch) for member in members for seed in seeds]
+        return _accept(user, runs, key=key, request=request)
 
 
 def takes_prompts() -> bool:
@@ -186,7 +192,8 @@ def _accept(user: User, runs: list[Run], *, key: str, request: str, fresh: bool 
             run.created_at = now
             if not fresh:
                 _reuse(run)
-        _check_limits(profile, [run for run in runs if run.status == Run.Status.QUEUED])
+        if due := [run for run in runs if run.status == Run.Status.QUEUED]:
+            check_limits(user, provider=due[0].provider, runs=len(due), profile=profile)
         Run.objects.bulk_create(runs)
         if key:
             _remember(IdempotencyKey(user=user, key=key, fingerprint=request, runs=[str(run.pk) for run in runs]))
@@ -194,11 +201,10 @@ def _accept(user: User, runs: list[Run], *, key: str, request: str, fresh: bool 
             log.info("run_accepted", run_id=str(run.pk), preset_id=run.preset_slug, cached=run.cached)
             if run.cached:
                 tell(run, profile)
-        due = [run.pk for run in runs if run.status == Run.Status.QUEUED]
         # Whoever asked a moment ago is still there, and the built-in engine may be done before their page is.
         asked = {run.batch or run.pk for run in runs}
         transaction.on_commit(lambda: looks_at(*asked))
-        transaction.on_commit(lambda: queue.wake(due))
+        transaction.on_commit(lambda: queue.wake([run.pk for run in due]))
     return runs
 
 
@@ -213,15 +219,52 @@ def _reuse(run: Run) -> None:
     run.finished_at, run.total_ms = run.created_at, 0
 
 
-def _check_limits(profile: Profile, new: Sequence[Run]) -> None:
-    if not new:
-        return
-    mine = Run.objects.filter(user_id=profile.user_id)
-    limit = daily_limit(profile)
-    if limit and mine.counted_today().count() + len(new) > limit:
+def check_limits(user: User, *, provider: str, runs: int, profile: Profile | None = None) -> None:
+    """Check that a user may have so many more runs. Exact only while the caller holds the user's profile.
+
+    Raises QuotaExceeded, TooManyFiltered, BudgetExceeded, TooManyActiveRuns and StorageFull.
+    """
+    mine = Run.objects.filter(user=user)
+    limit = daily_limit(profile or Profile.objects.upsert(user))
+    if limit and mine.counted_today().count() + runs > limit:
         raise QuotaExceeded(resets_at=tomorrow())
-    if settings.MAX_ACTIVE_RUNS and mine.active().count() + len(new) > settings.MAX_ACTIVE_RUNS:
+    if settings.FILTERED_RUNS_DAILY and mine.filtered_today().count() >= settings.FILTERED_RUNS_DAILY:
+        raise TooManyFiltered(resets_at=tomorrow())
+    if settings.MAX_ACTIVE_RUNS and mine.active().count() + runs > settings.MAX_ACTIVE_RUNS:
         raise TooManyActiveRuns
+    if storage_room(user) == 0:
+        raise StorageFull
+    if settings.DAILY_BILLED_CALLS_LIMIT and provider != "embedded":
+        _check_budget(runs)
+
+
+def _check_budget(runs: int) -> None:
+    """Check the installation's limit of calls a day. In a transaction whoever asks next waits until it has ended."""
+    with transaction.atomic():
+        day, _ = BilledDay.objects.get_or_create(day=timezone.now().date())
+        day = BilledDay.objects.select_for_update().get(pk=day.pk)
+        if Run.objects.billed_calls_today() + day.forgotten_calls + runs > settings.DAILY_BILLED_CALLS_LIMIT:
+            raise BudgetExceeded(resets_at=tomorrow())
+
+
+def storage_room(user: User) -> int | None:
+    """Return how many more bytes an account may keep; None where there is no limit."""
+    limit = storage_limit(user)
+    return max(0, limit - stored_bytes(user)) if limit else None
+
+
+def storage_limit(user: User) -> int:
+    """Return how many bytes an account may keep; 0 is no limit."""
+    megabytes: int = settings.MAX_STORED_MB_GUEST if user.is_guest else settings.MAX_STORED_MB
+    return megabytes * 1_000_000
+
+
+def stored_bytes(user: User) -> int:
+    """Return how many bytes of photos and results an account keeps, without their thumbnails."""
+    sent = Photo.objects.filter(user=user, deleted_at=None).aggregate(total=Coalesce(Sum("bytes"), 0))["total"]
+    # A result that was answered from the cache is the file of the earlier one.
+    files = Run.objects.filter(user=user).exclude(result="").order_by().values("result").annotate(size=Max("bytes"))
+    return int(sent + files.aggregate(total=Coalesce(Sum("size"), 0))["total"])
 
 
 def daily_limit(profile: Profile) -> int:
@@ -240,6 +283,11 @@ def quota(profile: Profile) -> dict[str, Any]:
     used = Run.objects.filter(user_id=profile.user_id).counted_today().count()
     remaining = None if limit is None else max(0, limit - used)
     return {"limit": limit, "used": used, "remaining": remaining, "resets_at": tomorrow()}
+
+
+def storage(user: User) -> dict[str, Any]:
+    """Return how many bytes an account keeps, and how many it may; `limit` is None where there is none."""
+    return {"used": stored_bytes(user), "limit": storage_limit(user) or None}
 
 
 def _made_before(user: User, key: str, request: str) -> list[Run]:
@@ -265,8 +313,26 @@ def _remember(key: IdempotencyKey) -> None:
     )
 
 
-def _accepted(user: User, photo: Photo | photos.Upload) -> Photo:
-    return photo if isinstance(photo, Photo) else photos.accept(user, photo)
+@contextlib.contextmanager
+def _kept(user: User, photo: Photo | photos.Upload, *, runs: int) -> Iterator[Photo]:
+    """Give the stored photo that runs are made of; one that was stored for nothing is not kept."""
+    if isinstance(photo, Photo):
+        yield photo
+        return
+    # Not exact without the lock, but most of what is refused is refused before anything is stored.
+    check_limits(user, provider=default_provider(), runs=runs)
+    stored = accept_photo(user, photo)
+    try:
+        yield stored
+    except GenerationError:
+        if stored.is_new and not stored.runs.exists():
+            delete_photo(stored)
+        raise
+
+
+def accept_photo(user: User, upload: photos.Upload) -> Photo:
+    """Check, normalise and store what a user sent. Raises PhotoError, StorageUnavailable and StorageFull."""
+    return photos.accept(user, upload, room=storage_room(user))
 
 
 def _fingerprint(*parts: object) -> str:
@@ -368,8 +434,16 @@ def delete_account(user: User) -> None:
         names = [name for photo in Photo.objects.filter(user=user) for name in (photo.file.name, photo.thumbnail.name)]
         names += [name for run in Run.objects.filter(user=user) for name in (run.result.name, run.thumbnail.name)]
         names += [profile.avatar.name for profile in Profile.objects.filter(user=user)]
+        _remember_calls(Run.objects.filter(user=user).billed_calls_today())
         user.delete()
         transaction.on_commit(lambda: photos.delete_files(*set(names)))
+
+
+def _remember_calls(calls: int) -> None:
+    """Keep counting today's calls of an account whose rows are about to go: they have to be paid all the same."""
+    if calls:
+        day, _ = BilledDay.objects.get_or_create(day=timezone.now().date())
+        BilledDay.objects.filter(pk=day.pk).update(forgotten_calls=F("forgotten_calls") + calls)
 
 
 def _files_of_its_own(run: Run) -> list[str]:

@@ -45,6 +45,7 @@ def try_out(preset: Preset, sample: str) -> bytes:
         seconds=settings.AIML_CALL_SECONDS,
         answer=None,
         answered=_nobody_asks_again,
+        unanswered=lambda: None,
     )
     made = provider.transform(request)
     milliseconds = round((time.monotonic() - started) * 1000)

@@ -25,12 +25,16 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 from django_htmx.http import HttpResponseClientRedirect
 
-from accounts import guests
+from accounts import guests, limits
+from accounts.exceptions import Refusal
+from accounts.limits import Limit
+from accounts.models import User
 from generation import photos, services, showing
 from generation.exceptions import GenerationError
 from generation.forms import MOST_LOOKS, PhotoForm, StudioForm
 from generation.models import MAX_SEED, Photo, Preset, Run, RunQuerySet
 from generation.modes import BATCHES, Mode
+from generation.photos import Upload
 from notifications.emails import looks_at
 from notifications.models import Notification
 
@@ -120,25 +124,40 @@ def _sketch_lines(made: Iterable[tuple[Preset, bytes]]) -> Iterator[str]:
 def create(request: HttpRequest) -> HttpResponse:
     """Accept a photo and a look, and lead to the run's page."""
     user = guests.account(request)
-    if user is None:
+    if user is None and not guests.may_become(request):
         return _sign_in_first(request)
     form = StudioForm(request.POST, request.FILES)
     if not form.is_valid():
         return _refuse(request, " ".join(str(error) for errors in form.errors.values() for error in errors), 400)
-    data = form.cleaned_data
-    asked: dict[str, Any] = {"user": user, "key": data["key"]}
     try:
-        asked["photo"] = form.chosen_photo(user)
-        if data["mode"] or len(data["presets"]) > 1:
-            runs = services.start_batch(mode=data["mode"], presets=data["presets"], **asked)
-            page = redirect("batch", runs[0].batch)
-        else:
-            asked |= {name: data[name] for name in ("prompt", "strength", "seed")}
-            page = redirect(services.start_run(preset=next(iter(data["presets"]), None), **asked))
-    except GenerationError as error:
+        photo = _counted_photo(request, form, user)
+        user = user or guests.become(request)
+        page = _start(user, photo, form.cleaned_data)
+    except Refusal as error:
         return _refuse(request, error.message, error.status, again=error.transient, headers=error.headers)
     guests.sign_in(request, user)
     return _go(request, page)
+
+
+def _counted_photo(request: HttpRequest, form: StudioForm, user: User | None) -> Photo | Upload:
+    """Return the photo that was chosen, and count what is asked of it. A visitor's photo is checked first of all."""
+    photo = form.chosen_photo(user)
+    if isinstance(photo, Upload):
+        limits.hit(request, Limit.UPLOADS)
+    limits.hit(request, Limit.RUNS, amount=form.number_of_runs)
+    if user is None and isinstance(photo, Upload):
+        photo.files  # noqa: B018  (it is kept, and raises what is wrong with the photo)
+    return photo
+
+
+def _start(user: User, photo: Photo | Upload, data: dict[str, Any]) -> HttpResponse:
+    """Start what the form asks for, and lead to its page."""
+    asked: dict[str, Any] = {"user": user, "photo": photo, "key": data["key"]}
+    if data["mode"] or len(data["presets"]) > 1:
+        runs = services.start_batch(mode=data["mode"], presets=data["presets"], **asked)
+        return redirect("batch", runs[0].batch)
+    asked |= {name: data[name] for name in ("prompt", "strength", "seed")}
+    return redirect(services.start_run(preset=next(iter(data["presets"]), None), **asked))
 
 
 def _sign_in_first(request: HttpRequest) -> HttpResponse:
@@ -253,8 +272,9 @@ def cancel(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 def retry(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     found = get_object_or_404(_runs(request), pk=pk)
     try:
+        limits.hit(request, Limit.RUNS)
         return redirect(_page(services.retry_run(found)))
-    except GenerationError as error:
+    except Refusal as error:
         messages.error(request, error.message)
         return redirect(_page(found))
 
@@ -281,8 +301,9 @@ def vary(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     if not changes:
         raise Http404
     try:
+        limits.hit(request, Limit.RUNS)
         return redirect(services.vary_run(found, key=key, **changes))
-    except GenerationError as error:
+    except Refusal as error:
         messages.error(request, error.message)
         return redirect(found)
 

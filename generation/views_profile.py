@@ -14,11 +14,14 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
+from accounts import limits
+from accounts.exceptions import Refusal
 from accounts.forms import PictureForm, ProfileForm
+from accounts.limits import Limit
 from accounts.models import Profile, User
 from generation import photos, services
 from generation.api_profile import export
-from generation.exceptions import GenerationError, PhotoRequired
+from generation.exceptions import PhotoRequired
 from generation.models import Photo, Run
 
 
@@ -48,6 +51,7 @@ def _page(
         "picture": mine.avatar and f"{reverse('avatar', args=[mine.user_id])}?v={mine.avatar.name}",
         "max_megabytes": photos.max_megabytes(),
         "quota": services.quota(mine),
+        "storage": services.storage(mine.user),
         "has_app": Authenticator.Type.TOTP in ways,
         "passkeys": ways.count(Authenticator.Type.WEBAUTHN),
     }
@@ -61,10 +65,11 @@ def change_picture(request: HttpRequest) -> HttpResponse:
         if "remove" in request.POST:
             services.change_avatar(mine, None)
         elif file := request.FILES.get("picture"):
+            limits.hit(request, Limit.UPLOADS)
             services.change_avatar(mine, file)
         else:
             raise PhotoRequired
-    except GenerationError as error:
+    except Refusal as error:
         mine.refresh_from_db()
         return _page(request, mine, ProfileForm(instance=mine), picture_error=error.message, status=error.status)
     messages.success(request, _("Your picture was changed."))

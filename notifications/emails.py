@@ -61,13 +61,15 @@ def email_news(
     url: str,
     language: str,
     reason: str = "",
+    counted: bool = False,
     ready: int = 0,
     asked: int = 0,
 ) -> None:
     """Write to somebody about what has ended, if they want that and have an address. Call it after the commit.
 
-    `look` is the name of what was asked for, empty for a batch without one; `url` a path; `reason` why a run failed.
-    `language` is what they were spoken to in, for those who chose none. Of a batch `ready` of `asked` came out.
+    `look` is the name of what was asked for, empty for a batch without one; `url` a path; `reason` why a run failed,
+    and `counted` whether it counts against its user's limit all the same. `language` is what they were spoken to in,
+    for those who chose none. Of a batch `ready` of `asked` came out.
     Returns without waiting for a mail server.
     """
     wanted = User.objects.filter(is_active=True, email__isnull=False, profile__email_notifications=True)
@@ -77,19 +79,21 @@ def email_news(
     with translation.override(user.profile.language or language):
         # A preset's name is its own in every language; the user's own words are called something in each.
         look = gettext(look)
-        subject, sentence = _words(kind, look, reason, ready, asked)
+        subject, sentence = _words(kind, look, reason, counted, ready, asked)
         message = _message(user, subject, {"sentence": sentence, "url": settings.SITE_URL + url})
     _send(message)
 
 
-def _words(kind: Notification.Kind, look: str, reason: str, ready: int, asked: int) -> tuple[str, str]:
+def _words(kind: Notification.Kind, look: str, reason: str, counted: bool, ready: int, asked: int) -> tuple[str, str]:
     """Return subject and sentence, in the language that is active."""
     if kind == Notification.Kind.RUN_SUCCEEDED:
         return gettext("%(look)s is ready") % {"look": look}, gettext("Your picture is done.")
     if kind == Notification.Kind.RUN_FAILED:
         # The reason was stored in English, so that whoever reads it gets it in a language of theirs.
         sentences = [gettext(reason), gettext("Your photo is still there, for another try.")]
-        if "not charged" not in reason:
+        if counted:
+            sentences.insert(1, gettext("This counted, because the service had already started."))
+        elif "not charged" not in reason:
             sentences.insert(1, gettext("You were not charged."))
         return gettext("%(look)s did not work") % {"look": look}, " ".join(sentences).strip()
     subject = gettext("%(look)s is done") % {"look": look} if look else gettext("Your pictures are done")

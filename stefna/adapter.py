@@ -10,6 +10,7 @@ from django.contrib.auth.hashers import make_password
 from django.http import HttpRequest
 
 from accounts import guests
+from accounts.limits import client_network
 from accounts.models import User
 from generation import services
 
@@ -17,6 +18,10 @@ log = structlog.get_logger("stefna")
 
 
 class AccountAdapter(DefaultAccountAdapter):
+    def get_client_ip(self, request: HttpRequest) -> str:
+        """Count sign-ins and sign-ups of a client as everything else is counted."""
+        return client_network(request)
+
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
         """Send, or say in the log that it did not work: what somebody has done here is done all the same."""
         try:

@@ -17,8 +17,10 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django_htmx.http import HttpResponseClientRedirect
 
+from accounts import limits
+from accounts.exceptions import Refusal
+from accounts.limits import Limit
 from generation import photos
-from generation.exceptions import GenerationError, ImageProcessingBusy
 from generation.images import processing
 from generation.images.processing import Share
 from stefna import counters, problems
@@ -98,8 +100,10 @@ def hold_place(get_response: GetResponse) -> GetResponse:
         if share is None:
             return get_response(request)
         try:
+            if share is Share.PREVIEW:
+                limits.hit(request, Limit.PREVIEWS)
             place = processing.Place(share)
-        except ImageProcessingBusy as error:
+        except Refusal as error:
             return _refusal(request, error)
         try:
             response = get_response(request)
@@ -139,7 +143,7 @@ class _Held:
         self._place.close()
 
 
-def _refusal(request: HttpRequest, error: GenerationError) -> HttpResponse:
+def _refusal(request: HttpRequest, error: Refusal) -> HttpResponse:
     """Answer with the sentence, status and headers of an error; scripts of ours get JSON as API clients do."""
     if problems.is_api(request) or request.path_info == reverse("sketch"):
         return problems.answer_error(error)
@@ -164,7 +168,7 @@ def language_of_the_user(get_response: GetResponse) -> GetResponse:
     return middleware
 
 
-class GenerationErrorMiddleware:
+class RefusalMiddleware:
     """Answer with the sentence and status of an error that no view has put on its page; the API has its own answers."""
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -174,7 +178,7 @@ class GenerationErrorMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        return _refusal(request, exception) if isinstance(exception, GenerationError) else None
+        return _refusal(request, exception) if isinstance(exception, Refusal) else None
 
 
 class SignInRequired(LoginRequiredMiddleware):

@@ -20,7 +20,7 @@ from rest_framework import exceptions
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.response import Response
 
-from generation.exceptions import GenerationError
+from accounts.exceptions import Refusal
 
 WANTING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 PREFIX = "/api/"
@@ -80,7 +80,7 @@ def problem(
 def handle_exception(error: Exception, context: dict[str, Any]) -> Response | None:
     """Turn what an API view raised into an answer; None for a bug, which Django logs and answers with 500."""
     headers: dict[str, str] = {}
-    if isinstance(error, GenerationError):
+    if isinstance(error, Refusal):
         members = problem(error.status, error.message, **_options(error))
     # The database may refuse what passed every check of ours: PostgreSQL has no texts with a NUL in them.
     elif isinstance(error, SuspiciousOperation | DataError):
@@ -99,7 +99,7 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response | No
     return Response(members, status=members["status"], headers=headers | _headers(members), content_type=CONTENT_TYPE)
 
 
-def _options(error: GenerationError) -> dict[str, Any]:
+def _options(error: Refusal) -> dict[str, Any]:
     return {
         "code": error.code,
         "retryable": error.retryable or error.status in (429, 503),
@@ -148,7 +148,7 @@ def answer(status: int, detail: str = "", **options: Any) -> HttpResponse:
     return JsonResponse(members, status=status, content_type=CONTENT_TYPE, headers=headers)
 
 
-def answer_error(error: GenerationError) -> HttpResponse:
+def answer_error(error: Refusal) -> HttpResponse:
     """Answer with a problem for an error that was raised outside of an API view."""
     return answer(error.status, error.message, **_options(error))
 

@@ -85,7 +85,7 @@ MIDDLEWARE = [
     "allauth.account.middleware.AccountMiddleware",
     "accounts.guests.VisitorsAtTheDoor",
     "stefna.middleware.SignInRequired",
-    "stefna.middleware.GenerationErrorMiddleware",
+    "stefna.middleware.RefusalMiddleware",
 ]
 
 ROOT_URLCONF = "stefna.urls"
@@ -294,8 +294,21 @@ RUN_WORKER_THREADS = env.int("RUN_WORKER_THREADS", default=2)
 RUN_LEASE_SECONDS = env.int("RUN_LEASE_SECONDS", default=90)
 RUN_HEARTBEAT_SECONDS = env.int("RUN_HEARTBEAT_SECONDS", default=15)
 RUN_DEADLINE_SECONDS = env.int("RUN_DEADLINE_SECONDS", default=600)
-DAILY_RUN_LIMIT = env.int("DAILY_RUN_LIMIT", default=50)
+# Where nothing has to be paid there is no limit by default.
+DAILY_RUN_LIMIT = env.int("DAILY_RUN_LIMIT", default=50 if AIML_API_KEY or AIML_ENDPOINTS else 0)
 MAX_ACTIVE_RUNS = env.int("MAX_ACTIVE_RUNS", default=10)
+# Of one client address, of IPv6 its first half: see accounts/limits.py. 0 is no limit, as everywhere below.
+GUESTS_PER_ADDRESS_DAILY = env.int("GUESTS_PER_ADDRESS_DAILY", default=20)
+SIGNUPS_PER_ADDRESS_DAILY = env.int("SIGNUPS_PER_ADDRESS_DAILY", default=20)
+UPLOADS_PER_ADDRESS_HOURLY = env.int("UPLOADS_PER_ADDRESS_HOURLY", default=600)
+PREVIEWS_PER_ADDRESS_MINUTE = env.int("PREVIEWS_PER_ADDRESS_MINUTE", default=240)
+RUNS_PER_ADDRESS_DAILY = env.int("RUNS_PER_ADDRESS_DAILY", default=500)
+# Of one account: pictures that a safety filter hid, which have to be paid.
+FILTERED_RUNS_DAILY = env.int("FILTERED_RUNS_DAILY", default=10)
+# Of the installation.
+DAILY_BILLED_CALLS_LIMIT = env.int("DAILY_BILLED_CALLS_LIMIT", default=0)
+MAX_STORED_MB = env.int("MAX_STORED_MB", default=5000)
+MAX_STORED_MB_GUEST = env.int("MAX_STORED_MB_GUEST", default=100)
 MAX_PHOTO_BYTES = env.int("MAX_PHOTO_BYTES", default=15_000_000)
 # No form of ours has two files; another one is refused before it is read.
 DATA_UPLOAD_MAX_NUMBER_FILES = 1

@@ -161,7 +161,7 @@ def test_guest_sees_name_usage_and_the_way_in(client, catalogue):
     submit(client)
     page = client.get(reverse("profile"))
     assert reverse("account_signup") in page.content.decode()
-    assert "1 of 50 pictures." in text(page)
+    assert "1 picture, without a limit." in text(page)
     for absent in ("account_email", "account_change_password", "mfa_index"):
         assert f'href="{reverse(absent)}"' not in page.content.decode()
     client.post(reverse("profile"), {"display_name": "Visitor", "locale": ""})

@@ -36,7 +36,7 @@ from generation.images import processing
 from generation.images.provenance import COMPOSITE_WITH_AI
 from generation.providers import http
 from generation.providers.base import TransformRequest, TransformResult, UpstreamAnswer
-from generation.providers.endpoints import Endpoint, Outcome, call, configured
+from generation.providers.endpoints import Call, Endpoint, Outcome, call, circuit, configured
 
 log = structlog.get_logger("generation")
 
@@ -82,12 +82,16 @@ def payload(request: TransformRequest) -> dict[str, Any]:
 
 
 def _generated(request: TransformRequest) -> UpstreamAnswer:
-    """Have the picture made, with the retries that an attempt has. Raises ProviderError."""
+    """Have the picture made, with the retries that an attempt has. Raises ProviderError.
+
+    An endpoint that refuses our key, or fails as a probe, costs no run that another endpoint can serve.
+    """
     fields, until = payload(request), time.monotonic() + request.seconds
     last: Endpoint | None = None
+    left = configured()
     number = 0
     while True:
-        with call(configured(), avoid=last) as made:
+        with call(left, avoid=last) as made:
             last = made.endpoint
             try:
                 answer = _called(last, fields, request.request_id, until - time.monotonic())
@@ -96,6 +100,9 @@ def _generated(request: TransformRequest) -> UpstreamAnswer:
             except ProviderError as error:
                 made.outcome = OUTCOMES.get(type(error), Outcome.GOOD)
                 trouble = error
+        if made.is_given_up:
+            left = _others(request, made, trouble, left)
+            continue
         number += 1
         pause = _pause(number)
         is_over = number > settings.AIML_MAX_RETRIES or time.monotonic() + pause >= until
@@ -103,6 +110,22 @@ def _generated(request: TransformRequest) -> UpstreamAnswer:
             raise trouble
         log.warning("upstream_retry", code=trouble.code, endpoint=last.name, duration_ms=round(pause * 1000))
         time.sleep(pause)
+
+
+def _others(request: TransformRequest, made: Call, trouble: ProviderError, left: list[Endpoint]) -> list[Endpoint]:
+    """Return the endpoints to go on with after one was given up. Raises the trouble when there is none.
+
+    A run that was only the probe of a key that is still refused goes back to the queue: nothing was made.
+    """
+    others = [endpoint for endpoint in left if endpoint != made.endpoint]
+    if others:
+        if trouble.possible_cost:
+            request.unanswered()
+        log.warning("upstream_retry", code=trouble.code, endpoint=made.endpoint.name)
+        return others
+    if made.is_probe and made.outcome is Outcome.REFUSED:
+        trouble.transient, trouble.retry_after = True, circuit(made.endpoint).seconds
+    raise trouble
 
 
 def _pause(number: int) -> float:

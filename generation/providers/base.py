@@ -21,7 +21,8 @@ class TransformRequest:
 
     `strength` is 0.05–1, `seed` 1–2147483647, `seconds` what is left of the run's time. `answer` is what an earlier
     attempt was already told: its picture is fetched, and not made again. `answered` is called with a new answer before
-    the picture is fetched, so that the row knows of it however this process ends.
+    the picture is fetched, so that the row knows of it however this process ends. `unanswered` is called after a call
+    that may have made a picture nobody gets, when the run goes on elsewhere.
     """
 
     request_id: str
@@ -38,6 +39,7 @@ class TransformRequest:
     seconds: float
     answer: UpstreamAnswer | None
     answered: Callable[[UpstreamAnswer], None]
+    unanswered: Callable[[], None]
 
 
 @dataclass(frozen=True)

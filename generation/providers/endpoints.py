@@ -72,7 +72,13 @@ class Call:
     """One call on an endpoint; whoever makes it says how it went."""
 
     endpoint: Endpoint
+    is_probe: bool = False
     outcome: Outcome = Outcome.NEUTRAL
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether the run goes on without this endpoint: its key was refused, or it is no better than before."""
+        return self.outcome is Outcome.REFUSED or (self.is_probe and self.outcome is Outcome.FAILED)
 
 
 _in_flight: Counter[str] = Counter()
@@ -86,7 +92,7 @@ def call(endpoints: list[Endpoint], *, avoid: Endpoint | None = None) -> Iterato
     `avoid` is taken only when there is no other: it has just failed.
     """
     endpoint, probing = _choose(endpoints, avoid)
-    made = Call(endpoint)
+    made = Call(endpoint, probing)
     try:
         yield made
     finally:
