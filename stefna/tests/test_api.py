@@ -423,8 +423,11 @@ def test_profile_is_made_on_first_use_and_changed_by_what_is_sent(alices, alice)
     before = alices("get", "profile").json()
     assert set(before) == {
         "id", "email", "display_name", "avatar", "email_notifications", "locale", "date_joined", "quota",
+        "storage",
     }  # fmt: skip
-    assert (before["display_name"], before["avatar"], before["quota"]["remaining"]) == ("alice", None, 50)
+    assert (before["display_name"], before["avatar"]) == ("alice", None)
+    # The built-in engine costs nothing, and has no limit of its own.
+    assert (before["quota"]["limit"], before["quota"]["remaining"]) == (None, None)
     after = alices("patch", "profile", {"locale": "de", "email_notifications": False}).json()
     assert (after["display_name"], after["locale"], after["email_notifications"]) == ("alice", "de", False)
     assert code(alices("patch", "profile", {"locale": "<script>"})) == (400, "invalid")

@@ -15,6 +15,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from conftest import small
 from generation import photos
+from generation.engine import ingest  # noqa: F401  (Pillow opens HEIC in this process only with it)
 from generation.tests import conftest as production
 from stefna.tests.faults.files import HEIC, SECRET, frames, photograph, plain, quarters, saved, stored, zipped
 from stefna.tests.waiting import WAIT_SECONDS
