@@ -2,7 +2,6 @@
 
 import json
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.core.cache import cache
@@ -11,7 +10,7 @@ from django.test import Client
 from django.urls import reverse
 
 from accounts.models import User
-from conftest import small
+from conftest import in_parallel, small
 from generation import services
 from generation.models import BilledDay, Photo, Run
 from generation.providers import endpoints
@@ -62,13 +61,13 @@ def test_33_cancelled_runs_are_three_paid_calls(upstreams, alices, photo, catalo
         if answer.status_code == 429:
             assert (answer.json()["code"], "resets_at" in answer.json()) == ("quota_exceeded", True)
             continue
-        before = calls(upstreams)
-        with ThreadPoolExecutor(1) as worker:
-            working = worker.submit(work)
-            wait_until(lambda before=before: calls(upstreams) > before)
-            cancelled = alices.post(f"{API}/runs/{answer.json()['id']}/cancel")
-            assert cancelled.status_code == 200
-            working.result()
+        asked, made = answer.json()["id"], calls(upstreams)
+
+        def cancel(run=asked, before=made):
+            wait_until(lambda: calls(upstreams) > before)
+            return alices.post(f"{API}/runs/{run}/cancel").status_code
+
+        assert in_parallel(2, lambda number, cancel=cancel: (work, cancel)[number]()) == [1, 200]
     assert (statuses.count(202), statuses.count(429), calls(upstreams)) == (3, 30, 3)
     for run in Run.objects.all():
         shown = alices.get(f"{API}/runs/{run.pk}").json()
@@ -154,8 +153,7 @@ def test_ceiling_holds_when_many_ask_at_once(upstreams, catalogue, settings):
     photos = [Photo.objects.create(**files_of(None) | {"user": user}) for user in users]
     for client, user in zip(clients, users, strict=True):
         client.force_login(user)
-    with ThreadPoolExecutor(8) as threads:
-        statuses = list(threads.map(lambda pair: ask(*pair).status_code, zip(clients, photos, strict=True)))
+    statuses = in_parallel(8, lambda number: ask(clients[number], photos[number]).status_code)
     assert sorted(statuses) == [202] * 3 + [429] * 5
 
 
@@ -241,6 +239,21 @@ def test_api_limits_an_address_whoever_asks(behind_proxy, catalogue, setting, pa
     assert statuses == [201 if path == "/photos" else 202] * 3 + [429] * 2
     assert (answer.json()["code"], answer.json()["retryable"]) == ("throttled", True)
     assert int(answer["Retry-After"]) == answer.json()["retry_after"] > 0
+
+
+def test_pages_limit_an_address_whoever_asks(behind_proxy, catalogue):
+    behind_proxy.UPLOADS_PER_ADDRESS_HOURLY = 3
+    statuses = []
+    for number in range(5):
+        client = Client(**from_address(9))
+        client.force_login(User.objects.create_user(f"user{number}@example.com"))
+        form = {"look": "duotone", "key": uuid.uuid4().hex, "photo": picture()}
+        statuses.append(client.post(reverse("create"), form).status_code)
+    assert statuses == [302] * 3 + [429] * 2
+    # Pictures of users are uploads as well, on the page and in the API.
+    assert client.post(reverse("change_picture"), {"picture": picture()}).status_code == 429
+    body, kind = files.form(files.part("avatar", small("coffee"), "me.jpg")), files.FORM
+    assert client.generic("PATCH", f"{API}/profile", body, kind).status_code == 429
 
 
 def test_batch_counts_as_many_runs_as_it_has(behind_proxy, alices, photo, catalogue):
