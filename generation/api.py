@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import django_filters
 from django.core.files.uploadedfile import UploadedFile
-from django.db import connections
 from django.db.models import Q, QuerySet
 from django.http import HttpResponseBase
 from django.urls import reverse
@@ -34,12 +33,14 @@ from accounts import limits
 from accounts.limits import Limit
 from generation import photos, pictures, services
 from generation.exceptions import IdempotencyKeyInvalid, IdempotencyKeyRequired, PhotoRequired
+from generation.long_polls import places
 from generation.models import (
     IdempotencyKey,
     Photo,
     Preset,
     PresetQuerySet,
     Run,
+    release_connections,
 )
 from generation.modes import BATCHES, Mode
 from generation.serializers import (
@@ -116,6 +117,12 @@ def idempotency_key(request: Request) -> str:
     if not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
         raise IdempotencyKeyInvalid
     return key
+
+
+def _preferred_wait(request: Request) -> int:
+    """Return how many seconds the client prefers to wait, at most 25; 0 for not at all."""
+    preferred = re.search(r"\bwait=(\d{1,3})\b", request.headers.get("Prefer", ""), re.ASCII)
+    return min(MAX_WAIT_SECONDS, int(preferred[1])) if preferred else 0
 
 
 # -- Views ---------------------------------------------------------------------------------------------------
@@ -236,39 +243,50 @@ class RunViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Update
     @extend_schema(
         parameters=[
             OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER),
-            OpenApiParameter("Prefer", str, OpenApiParameter.HEADER, description="wait=N: hold the answer up to 25 s"),
+            OpenApiParameter(
+                "Prefer", str, OpenApiParameter.HEADER, description="wait=N: wait up to 25 s for a change"
+            ),
         ],
         responses={200: RunSerializer, 304: None},
     )
     def retrieve(self, request: Request, pk: uuid.UUID) -> Response:
-        """Look at a run; with `Prefer: wait=N`, as soon as it ends or gets further."""
+        """Look at a run; with `Prefer: wait=N`, as soon as it ends or gets further.
+
+        Without `Preference-Applied` in the response too many requests were waiting, and this one did not wait.
+        """
         run = self.get_object()
-        waited = re.search(r"\bwait=(\d{1,3})\b", request.headers.get("Prefer", ""))
-        if waited and run.is_active:
-            looks_at(run.batch or run.pk, seconds=MAX_WAIT_SECONDS)
-            run = self._changed(run, min(MAX_WAIT_SECONDS, int(waited[1])))
+        headers = {"Cache-Control": "private, no-cache"}
+        if seconds := _preferred_wait(request):
+            run, waited = self._wait_for_change(run, seconds)
+            headers |= {"Preference-Applied": f"wait={seconds}"} if waited else {}
         if run.is_active:
             looks_at(run.batch or run.pk)
-        etag = f'"{run.etag}"'
+        etag = headers["ETag"] = f'"{run.etag}"'
         known = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
-        headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
-        if waited:
-            headers["Preference-Applied"] = f"wait={waited[1]}"
         if etag in known:
             return Response(status=304, headers=headers)
         return Response(self.get_serializer(run).data, headers=headers)
 
-    def _changed(self, run: Run, seconds: float) -> Run:
+    def _wait_for_change(self, run: Run, seconds: int) -> tuple[Run, bool]:
+        """Return the run when it has got further or the time is up, and whether there was a place to wait in."""
+        if not run.is_active:
+            return run, True
+        with places.place(self.request.user.pk) as is_held:
+            if not is_held:
+                return run, False
+            looks_at(run.batch or run.pk, seconds=MAX_WAIT_SECONDS)
+            return self._changed(run, seconds), True
+
+    def _changed(self, run: Run, seconds: int) -> Run:
         until = time.monotonic() + seconds
+        state = [(run.status, run.phase)]
         while time.monotonic() < until:
-            # Nobody who waits holds a connection to the database.
-            connections.close_all() if not connections["default"].in_atomic_block else None
+            # A request that waits holds no connection to the database.
+            release_connections()
             time.sleep(LOOK_SECONDS)
-            seen = self.get_queryset().filter(pk=run.pk).first()
-            if seen is None:
-                raise NotFound
-            if (seen.status, seen.phase) != (run.status, run.phase):
-                return seen
+            now = list(Run.objects.for_user(self.request.user).filter(pk=run.pk).values_list("status", "phase"))
+            if now != state:
+                return self.get_object()
         return run
 
     @extend_schema(request=FavouriteSerializer, responses=RunSerializer)

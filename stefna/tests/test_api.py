@@ -1,7 +1,9 @@
 """The API as a mobile client has it: over HTTP, with a session token and an app key, from signing up to the end."""
 
+import contextlib
 import io
 import json
+import runpy
 import uuid
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +21,11 @@ from rest_framework.throttling import SimpleRateThrottle
 
 from accounts.models import Profile, User
 from conftest import small
+from generation.long_polls import MAX_WAITING, MAX_WAITING_PER_USER, places
 from generation.models import Photo, Preset, Run
 from notifications.models import Notification
 from stefna.tests.app import App, code
+from stefna.tests.conftest import ROOT
 
 pytestmark = pytest.mark.django_db
 NOBODYS = "5f0c7d52-2a0f-4a4e-9a0a-6a4f3f0f7c11"
@@ -302,6 +306,24 @@ def test_prefer_wait_answers_as_soon_as_the_run_gets_further(alices, sent, work)
     assert answer.json()["phase"] != "queued"
     assert answer["Preference-Applied"] == "wait=20"
     thread.join()
+
+
+def test_long_poll_without_a_place_is_answered_at_once(alices, bobs, alice, bob, sent):
+    path = f"runs/{alices.run(photo_id=sent['id'], preset='duotone').json()['id']}"
+    with contextlib.ExitStack() as others:
+        for _ in range(MAX_WAITING_PER_USER):
+            assert others.enter_context(places.place(alice.pk))
+        answer = alices("get", path, Prefer="wait=25")
+        assert (answer.status_code, answer.json()["status"]) == (200, "queued")
+        assert not answer.has_header("Preference-Applied")
+        # Of others there may be more, up to what all may have together.
+        held = [others.enter_context(places.place(bob.pk + number)) for number in range(MAX_WAITING)]
+        assert held.count(True) == MAX_WAITING - MAX_WAITING_PER_USER
+    assert alices("get", path, Prefer="wait=1")["Preference-Applied"] == "wait=1"
+
+
+def test_at_most_a_quarter_of_the_threads_waits():
+    assert runpy.run_path(str(ROOT / "gunicorn.conf.py"))["threads"] // 4 == MAX_WAITING
 
 
 def test_list_is_filtered_and_goes_on_by_cursor(alices, sent, work, django_assert_num_queries):

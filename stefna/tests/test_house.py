@@ -20,7 +20,7 @@ LAYERS = [
     {"figures", "waiting", "charts", "metrics", "histogram"}
     | {"models", "forms", "modes", "photos", "catalogue", "timeline", "images", "providers"},
     {"engine"},
-    {"exceptions", "apps"},
+    {"exceptions", "apps", "long_polls"},
 ]
 
 

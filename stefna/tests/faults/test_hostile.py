@@ -2,12 +2,14 @@
 
 import contextlib
 import itertools
+import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from conftest import small
+from generation.long_polls import MAX_WAITING
 from generation.tests.images.files import CRASH, lossless_webp, many_scans
 from generation.tests.images.mutations import mutations
 from stefna.tests.faults import files
@@ -86,6 +88,35 @@ def test_picture_without_a_place_is_refused_before_it_is_sent(web):
     headers = ANONYMOUS | {"Content-Type": files.FORM}
     preview = files.form(files.file(INNOCENT))
     wait_until(lambda: web.ask("POST", "/sketches", preview, **headers).status == 200)
+
+
+def test_requests_that_wait_leave_threads_to_those_that_do_not(web):
+    """Seventy long polls of twelve members: a quarter of the threads waits, and the order of events shows the rest."""
+    members = [web.server.call("member") for _ in range(12)]
+    runs = [web.server.call("run", email=member["email"], state="running") for member in members]
+    polls = [(members[at % 12], f"/api/v1{runs[at % 12]}".rstrip("/")) for at in range(70)]
+    answered = []
+
+    def poll(member, path):
+        answer = web.ask("GET", path, Prefer="wait=25", **signed_in(member))
+        answered.append(answer)
+        return answer
+
+    with ThreadPoolExecutor(len(polls)) as threads:
+        answers = [threads.submit(poll, *one) for one in polls]
+        wait_until(lambda: len(answered) >= len(polls) - MAX_WAITING)
+        at_once = list(answered)
+        assert {answer.status for answer in at_once} == {200}
+        assert not [answer for answer in at_once if "Preference-Applied" in answer.headers]
+        # Other requests while the rest waits; that it still waits is seen by what it is answered.
+        other = signed_in(web.server.call("member"))
+        assert web.status("/healthz/live") == web.status("/") == web.status("/runs/", **other) == 200
+        for path in runs:
+            web.server.call("advance", path=path)
+        waited = [answer for answer in (one.result(WAIT_SECONDS) for one in answers) if answer not in at_once]
+    assert len(waited) == MAX_WAITING
+    assert {answer.headers["Preference-Applied"] for answer in waited} == {"wait=25"}
+    assert {json.loads(answer.text)["phase"] for answer in waited} == {"storing"}
 
 
 @contextlib.contextmanager
