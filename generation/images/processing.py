@@ -191,7 +191,10 @@ FIRST_CPU_SECONDS = 5
 
 @dataclass(frozen=True)
 class _Job:
-    """What an image process is to do. `memory` is the estimated peak in bytes; large ones share a part of the pool."""
+    """What an image process is to do. `memory` is the estimated peak in bytes; large ones share a part of the pool.
+
+    `since` is when it began to wait, on the monotonic clock.
+    """
 
     name: str
     arguments: Mapping[str, Any]
@@ -199,6 +202,7 @@ class _Job:
     memory: int = BASE_BYTES
     large: bool = False
     is_retry: bool = False
+    since: float = 0.0
 
     def measured(self, data: bytes, *, max_side: int | None = None, more_bytes_per_pixel: int = 0) -> _Job:
         """Return the job with its cost, estimated from its picture's header."""
@@ -216,6 +220,11 @@ class _Job:
             memory += header.pixels * header.components * COEFFICIENT_BYTES
         large = header.pixels > LARGE_PIXELS[header.format] or header.pixels * header.scans > LARGE_SCAN_PIXELS
         return replace(self, memory=min(memory, settings.IMAGE_MEMORY_MB * MEGABYTE), large=large)
+
+    @property
+    def is_patient(self) -> bool:
+        """Whether others may still go before it: not when half of the time that it may wait is over."""
+        return time.monotonic() - self.since < self.share.wait_seconds / 2
 
     @property
     def is_light(self) -> bool:
@@ -305,6 +314,7 @@ class _Pool:
 
     @contextmanager
     def _admitted(self, job: _Job) -> Iterator[None]:
+        job = replace(job, since=time.monotonic())
         with self._changed:
             self._keeps_one_for_uploads |= job.share is Share.UPLOAD
             if not job.is_retry and len([one for one in self._waiting if one.is_like(job)]) >= job.max_waiting:
@@ -326,12 +336,24 @@ class _Pool:
                 self._changed.notify_all()
 
     def _next(self) -> _Job | None:
-        """Return the job whose turn it is: of those that fit, the one that has waited longest."""
-        return next((job for job in self._waiting if self._fits(job)), None)
+        """Return the job whose turn it is: of those that fit, the one that has waited longest.
+
+        A job that lacks memory lets others pass only for a while, or small ones would take what gets free for ever.
+        """
+        for job in self._waiting:
+            if self._fits(job):
+                return job
+            if self._may_run(job) and not job.is_patient:
+                return None
+        return None
 
     def _fits(self, job: _Job) -> bool:
         memory = sum(one.memory for one in self._running) + job.memory
-        if len(self._running) >= self._size or memory > settings.IMAGE_MEMORY_MB * MEGABYTE:
+        return memory <= settings.IMAGE_MEMORY_MB * MEGABYTE and self._may_run(job)
+
+    def _may_run(self, job: _Job) -> bool:
+        """Whether there is a process for a job, if memory suffices."""
+        if len(self._running) >= self._size:
             return False
         kept = 1 if self._keeps_one_for_uploads and self._size > 1 else 0
         return job.is_light or sum(not one.is_light for one in self._running) < self._size - kept
@@ -471,16 +493,24 @@ class _Template:
         return signal.Signals(-code).name if -code in signal.valid_signals() and -code < signal.SIGRTMIN else "signal"
 
     def _ask(self, kind: bytes, pid: int, pipes: Sequence[int] = ()) -> int:
-        with self._lock:
-            try:
-                socket.send_fds(self._control, [wire.ORDER.pack(kind, pid)], pipes)
-                answer = self._control.recv(wire.ANSWER.size, socket.MSG_WAITALL)
-                if len(answer) < wire.ANSWER.size:
-                    raise ConnectionResetError
-            except OSError:
-                self._process.kill()
-                self._process.wait()
-                raise
+        # Each order may take so long; those behind it do not add their times up.
+        if not self._lock.acquire(timeout=START_SECONDS):
+            raise TimeoutError("template")
+        try:
+            return self._answer(kind, pid, pipes)
+        finally:
+            self._lock.release()
+
+    def _answer(self, kind: bytes, pid: int, pipes: Sequence[int]) -> int:
+        try:
+            socket.send_fds(self._control, [wire.ORDER.pack(kind, pid)], pipes)
+            answer = self._control.recv(wire.ANSWER.size, socket.MSG_WAITALL)
+            if len(answer) < wire.ANSWER.size:
+                raise ConnectionResetError
+        except OSError:
+            self._process.kill()
+            self._process.wait()
+            raise
         number: int = wire.ANSWER.unpack(answer)[0]
         return number
 

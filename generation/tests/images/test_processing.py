@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -314,6 +316,53 @@ def test_nobody_waits_for_ever(occupied, monkeypatch, events):
     with pytest.raises(ImageProcessingBusy):
         normalised()
     assert events("image_pool_full") == ["upload"]
+
+
+def test_large_estimate_is_not_passed_for_ever(pool, settings, monkeypatch):
+    """Small uploads go on coming: a job that needs all the memory gets its turn all the same."""
+    settings.IMAGE_PROCESSES = 3
+    settings.IMAGE_MEMORY_MB = 3 * processing.BASE_BYTES // processing.MEGABYTE
+    monkeypatch.setattr(Share.UPLOAD, "wait_seconds", WAIT_SECONDS)
+    arguments = {"data": PHOTO, "limits": LIMITS, "max_side": 2048, "thumbnail_side": 480, "source_type": ""}
+    costly = processing._Job("normalise", arguments, Share.UPLOAD, memory=3 * processing.BASE_BYTES, large=True)
+    stop = threading.Event()
+
+    def upload_again_and_again():
+        while not stop.is_set():
+            normalised()
+
+    with ThreadPoolExecutor(5) as threads:
+        try:
+            uploads = [threads.submit(upload_again_and_again) for _ in range(4)]
+            wait_until(lambda: len(pool()._running) >= 2)
+            answer = threads.submit(pool().run, costly)
+            wait_until(lambda: [job for job in pool()._waiting if job.memory == costly.memory])
+            # Half of the time that it may wait is over.
+            (waiting,) = [job for job in pool()._waiting if job.memory == costly.memory]
+            object.__setattr__(waiting, "since", waiting.since - WAIT_SECONDS / 2)
+            assert answer.result(WAIT_SECONDS)["format"] == "JPEG"
+        finally:
+            stop.set()
+    for upload in uploads:
+        upload.result(WAIT_SECONDS)
+
+
+@pytest.mark.parametrize(("waited", "next_one"), [(0.4, "small"), (0.6, None)])
+def test_job_that_lacks_memory_is_passed_for_half_of_its_time(pool, settings, waited, next_one):
+    settings.IMAGE_PROCESSES = 3
+    settings.IMAGE_MEMORY_MB = 3 * processing.BASE_BYTES // processing.MEGABYTE
+    since = time.monotonic() - waited * Share.UPLOAD.wait_seconds
+    costly = processing._Job("costly", {}, Share.UPLOAD, memory=3 * processing.BASE_BYTES, large=True, since=since)
+    small_one = processing._Job("small", {}, Share.UPLOAD, since=time.monotonic())
+    pool()._waiting = [costly, small_one]
+    pool()._running = [small_one]
+    job = pool()._next()
+    assert (job and job.name) == next_one
+    # Where it lacks a process and not memory, small uploads take nothing from it.
+    pool()._keeps_one_for_uploads = True
+    pool()._running = [replace(costly, memory=0), replace(costly, memory=0)]
+    assert pool()._next() is small_one
+    pool()._waiting = pool()._running = []
 
 
 def test_one_process_is_kept_for_small_uploads(pool, settings):
