@@ -15,12 +15,14 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from accounts import limits
+from accounts.api_fields import ShortListField
 from accounts.limits import Limit
 from generation import photos, pictures, services, showing
 from generation.exceptions import PhotoRequired
 from generation.models import MAX_PROMPT_LENGTH, MAX_SEED, MAX_STRENGTH, MIN_STRENGTH, Photo, Preset, Run
 from generation.modes import BATCH_CHOICES, Mode
 
+MAX_SLUG_LENGTH = 50
 EXAMPLE_ID = "3f0c7d52-2a0f-4a4e-9a0a-6a4f3f0f7c11"
 
 
@@ -197,6 +199,31 @@ class ActivePreset(serializers.SlugRelatedField):
         # One that was switched off is found and refused by the service: it was there a moment ago.
         super().__init__(slug_field="slug", queryset=Preset.objects.looks(), **options)
 
+    def to_internal_value(self, data: Any) -> Preset:
+        if not isinstance(data, str) or len(data) > MAX_SLUG_LENGTH:
+            self.fail("invalid")
+        preset: Preset = super().to_internal_value(data)
+        return preset
+
+
+class PresetsField(ShortListField):
+    """Slugs of presets, which are found by one query."""
+
+    child = serializers.CharField(max_length=MAX_SLUG_LENGTH)
+
+    def run_child_validation(self, data: list[Any]) -> list[Preset]:
+        slugs = super().run_child_validation(data)
+        found = Preset.objects.looks().in_bulk(slugs, field_name="slug")
+        unknown = ActivePreset.default_error_messages["does_not_exist"]
+        errors = {
+            number: [unknown.format(slug_name="slug", value=slug)]
+            for number, slug in enumerate(slugs)
+            if slug not in found
+        }
+        if errors:
+            raise serializers.ValidationError(errors)
+        return [found[slug] for slug in slugs]
+
 
 class RunRequestSerializer(PhotoSource):
     preset = ActivePreset(required=False)
@@ -213,7 +240,7 @@ class RunRequestSerializer(PhotoSource):
 
 class BatchRequestSerializer(PhotoSource):
     mode = serializers.ChoiceField(choices=BATCH_CHOICES, required=False)
-    presets = serializers.ListField(child=ActivePreset(), required=False, min_length=2, max_length=12)
+    presets = PresetsField(required=False, min_length=2, max_length=12)
     preset = ActivePreset(required=False)
     variations = serializers.IntegerField(required=False, min_value=2, max_value=4)
 

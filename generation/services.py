@@ -381,9 +381,10 @@ def bin_runs(runs: Iterable[Run]) -> datetime:
     """
     now, runs = timezone.now(), list(runs)
     for run in runs:
-        with contextlib.suppress(NotCancellable):
-            cancel_run(run)
-        Notification.objects.filter(subject=run.pk).delete()
+        if run.is_active:
+            with contextlib.suppress(NotCancellable):
+                cancel_run(run)
+    Notification.objects.filter(subject__in=[run.pk for run in runs]).delete()
     Run.objects.filter(pk__in=[run.pk for run in runs], deleted_at=None).update(deleted_at=now)
     return now
 

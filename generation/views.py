@@ -39,6 +39,7 @@ from notifications.emails import looks_at
 from notifications.models import Notification
 
 RECENT_PHOTOS = 4
+MAX_VALUE_LENGTH = 50
 STRENGTH_STEP = 0.15
 
 
@@ -68,7 +69,7 @@ def _studio(request: HttpRequest, *, error: str = "", status: int = 200) -> Http
         "max_bytes": settings.MAX_PHOTO_BYTES,
         "max_megabytes": photos.max_megabytes(),
         "photo": _photo_of(request, chosen.get("photo_id", "")),
-        "picked": chosen.getlist("look") or ["express_enhance"],
+        "picked": chosen.getlist("look")[:MOST_LOOKS] or ["express_enhance"],
         "takes_prompts": services.takes_prompts(),
         "prompt": chosen.get("prompt", ""),
         "sample": chosen.get("sample", ""),
@@ -162,9 +163,14 @@ def _start(user: User, photo: Photo | Upload, data: dict[str, Any]) -> HttpRespo
 
 def _sign_in_first(request: HttpRequest) -> HttpResponse:
     """Lead to signing in and back to the same studio; the page itself keeps a photo that is not stored here yet."""
-    kept = [(name, value) for name in ("photo_id", "sample", "look") for value in request.POST.getlist(name) if value]
+    kept = [(name, value) for name in ("photo_id", "sample", "look") for value in _short_list(request, name)]
     studio = f"{reverse('studio')}?{urlencode(kept)}"
     return _go(request, redirect(f"{reverse('account_login')}?{urlencode({'next': studio})}"))
+
+
+def _short_list(request: HttpRequest, name: str) -> list[str]:
+    """Return the values of a field, of each as much as a form of ours can have: an address must not get too long."""
+    return [value for value in request.POST.getlist(name)[:MOST_LOOKS] if value and len(value) <= MAX_VALUE_LENGTH]
 
 
 def _refuse(

@@ -23,6 +23,7 @@ from generation import services
 from generation.models import Preset, Run, RunQuerySet
 
 PAGE_SIZE = 24
+MAX_SELECTED = 500
 
 
 @never_cache
@@ -76,9 +77,12 @@ def delete(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 @require_POST
 def change_selected(request: HttpRequest) -> HttpResponse:
     """Do one thing to every picture that is ticked in the history."""
-    wanted = forms.ModelMultipleChoiceField(_mine(request), required=False)
+    selected = request.POST.getlist("run")
+    if len(selected) > MAX_SELECTED:
+        messages.error(request, _("Select up to %(count)d pictures at once, please.") % {"count": MAX_SELECTED})
+        return redirect(_back(request))
     try:
-        runs = wanted.clean(request.POST.getlist("run"))
+        runs = forms.ModelMultipleChoiceField(_mine(request), required=False).clean(selected)
     except forms.ValidationError:
         raise Http404 from None
     if not runs:

@@ -13,6 +13,7 @@ from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from accounts.api_fields import ShortListField
 from accounts.models import Profile
 from notifications.models import Notification
 
@@ -49,7 +50,7 @@ class NotificationPages(CursorPagination):
 
 
 class ReadSerializer(serializers.Serializer):
-    ids = serializers.ListField(child=serializers.UUIDField(), required=False, max_length=500)
+    ids = ShortListField(child=serializers.UUIDField(), required=False, max_length=500)
     all = serializers.BooleanField(required=False)
 
     def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
