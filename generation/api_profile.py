@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-import zipfile
 from typing import Any, ClassVar
 
-from django.http import FileResponse, HttpRequest
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.translation import gettext as _
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.parsers import FormParser, JSONParser, MultiPartParser
-from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts import limits
 from accounts.limits import Limit
-from accounts.models import Profile, User
-from generation import photos, pictures, services
-from generation.exceptions import StorageUnavailable
-from generation.models import Photo, Run
-from generation.serializers import PhotoSerializer, RunSerializer
-from notifications.api import NotificationSerializer
-from notifications.models import Notification
-
-KEPT_IN_MEMORY = 5_000_000
+from accounts.models import Profile
+from generation import services
+from generation.models import EXPORT_FAILED, Export
+from generation.serializers import absolute
 
 
 class QuotaSerializer(serializers.Serializer):
@@ -62,8 +51,7 @@ class ProfileSerializer(serializers.ModelSerializer):
     def get_avatar(self, profile: Profile) -> str | None:
         if not profile.avatar:
             return None
-        request: Request = self.context["request"]
-        return request.build_absolute_uri(pictures.signed(reverse("avatar", args=[profile.user_id])))
+        return absolute(self.context, reverse("avatar", args=[profile.user_id]))
 
     def get_quota(self, profile: Profile) -> QuotaSerializer:
         return QuotaSerializer(services.quota(profile)).data
@@ -126,40 +114,46 @@ class ProfileView(APIView):
         return Response(status=204)
 
 
+class ExportErrorSerializer(serializers.Serializer):
+    code = serializers.CharField()
+    message = serializers.CharField()
+    retryable = serializers.BooleanField()
+
+
+class ExportSerializer(serializers.ModelSerializer):
+    state = serializers.ChoiceField(choices=["none", *Export.State.values])
+    url = serializers.SerializerMethodField()
+    error = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Export
+        fields = ("state", "url", "bytes", "error", "created_at", "expires_at")
+
+    def get_url(self, export: Export) -> str | None:
+        return absolute(self.context, reverse("export_download", args=[export.pk])) if export.is_ready else None
+
+    @extend_schema_field(ExportErrorSerializer(allow_null=True))
+    def get_error(self, export: Export) -> dict[str, Any] | None:
+        if export.state != Export.State.FAILED:
+            return None
+        return {"code": export.error_code, "message": _(EXPORT_FAILED), "retryable": True}
+
+
 class ExportView(APIView):
-    """Everything that we hold about you."""
+    """A zip of your photos and results, and of manifest.json, which says what they are."""
 
-    @extend_schema(responses={(200, "application/zip"): bytes})
-    def get(self, request: Request) -> FileResponse:
-        """A zip of your photos and results, and of manifest.json, which says what they are."""
-        return export(request, request.user)
+    @extend_schema(responses=ExportSerializer)
+    def get(self, request: Request) -> Response:
+        """Return the state of your latest export and, for 7 days, the address of its file."""
+        return self._answer(services.latest_export(request.user), 200)
 
+    @extend_schema(request=None, responses={202: ExportSerializer})
+    def post(self, request: Request) -> Response:
+        """Ask for an export. While one is being made, it is that one."""
+        return self._answer(services.request_export(request.user), 202)
 
-def export(request: HttpRequest | Request, user: User) -> FileResponse:
-    """Send everything that we hold about a user, as a file."""
-    context = {"request": request}
-    runs = Run.objects.for_user(user).select_related("photo")
-    sent = Photo.objects.for_user(user)
-    profile = Profile.objects.upsert(user)
-    manifest = {
-        "made_at": timezone.now(),
-        "profile": ProfileSerializer(profile, context=context).data | {"file": profile.avatar.name or None},
-        "photos": [
-            PhotoSerializer(photo, context=context).data | {"file": photo.file.name, "name": photo.name}
-            for photo in sent
-        ],
-        "runs": [RunSerializer(run, context=context).data | {"file": run.result.name or None} for run in runs],
-        "notifications": NotificationSerializer(Notification.objects.for_user(user), many=True).data,
-    }
-    # Large accounts do not have to fit into memory; the file is gone when the answer has been sent.
-    file = tempfile.SpooledTemporaryFile(max_size=KEPT_IN_MEMORY)  # noqa: SIM115
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        held = [profile.avatar, *(photo.file for photo in sent), *(run.result for run in runs)]
-        for stored in {one.name: one for one in held if one}.values():
-            try:
-                archive.writestr(str(stored.name), photos.read(stored))
-            except StorageUnavailable:
-                manifest.setdefault("missing", []).append(stored.name)
-        archive.writestr("manifest.json", json.dumps(json.loads(JSONRenderer().render(manifest)), indent=2))
-    file.seek(0)
-    return FileResponse(file, as_attachment=True, filename="stefna-export.zip", content_type="application/zip")
+    def _answer(self, export: Export | None, status: int) -> Response:
+        if export is None:
+            nothing = dict.fromkeys(ExportSerializer.Meta.fields) | {"state": "none"}
+            return Response(nothing, status=status)
+        return Response(ExportSerializer(export, context={"request": self.request}).data, status=status)

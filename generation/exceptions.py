@@ -17,6 +17,7 @@ GenerationError                 somebody can act on it: `code` is stored and tes
 │   └── BudgetExceeded          the installation pays for no more calls today
 ├── StorageFull                 the account keeps as many bytes as it may
 ├── TooManyActiveRuns
+├── TooManyExports              several within a day
 ├── IdempotencyKeyRequired
 ├── IdempotencyKeyInvalid
 ├── IdempotencyKeyReused        the same key with another request
@@ -146,6 +147,12 @@ class TooManyActiveRuns(GenerationError):
     code = "too_many_active_runs"
     status = 429
     sentence = _("Several of your pictures are still being made. Please wait until one is done.")
+
+
+class TooManyExports(GenerationError):
+    code = "throttled"
+    status = 429
+    sentence = _("You have asked for several exports today. Please try again tomorrow.")
 
 
 class IdempotencyKeyRequired(GenerationError):

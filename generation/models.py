@@ -19,7 +19,7 @@ from django.db.models import Case, Count, Exists, ExpressionWrapper, F, OuterRef
 from django.db.models.functions import Coalesce, Now
 from django.urls import reverse
 from django.utils import timezone, translation
-from django.utils.translation import gettext
+from django.utils.translation import gettext, gettext_noop
 from django.utils.translation import gettext_lazy as _
 
 from generation.engine import recipes
@@ -36,6 +36,7 @@ MAX_SEED = 2_147_483_647
 MAX_PROMPT_LENGTH = 2_000
 SAY_AGAIN_SECONDS = 60
 SUSPECT_CRASHES = 2
+EXPORT_FAILED = gettext_noop("Your export could not be made. Please try again later.")
 
 strength_validators = [MinValueValidator(MIN_STRENGTH), MaxValueValidator(MAX_STRENGTH)]
 seed_validators = [MinValueValidator(1), MaxValueValidator(MAX_SEED)]
@@ -598,6 +599,130 @@ class Run(models.Model):
         if ended:
             self.status, self.error_code = status, facts.get("error_code", self.error_code)
         return bool(ended)
+
+
+class ExportQuerySet(models.QuerySet["Export"]):
+    def for_user(self, user: User) -> ExportQuerySet:
+        return self.filter(user=user)
+
+    def active(self) -> ExportQuerySet:
+        return self.filter(state__in=Export.ACTIVE)
+
+    def ready(self) -> ExportQuerySet:
+        return self.filter(state=Export.State.READY, expires_at__gt=Now())
+
+    def outdated(self) -> ExportQuerySet:
+        """Exports whose file is still there after its time."""
+        return self.filter(state=Export.State.READY, expires_at__lte=Now())
+
+    def claim(self, worker: str, dead_workers: Iterable[str] = ()) -> Export | None:
+        """Take the oldest export that is due, or that a dead worker left; None if there is none."""
+        waiting = Q(state=Export.State.QUEUED) & (Q(run_after=None) | Q(run_after__lte=Now()))
+        lost = Q(state=Export.State.RUNNING) & (Q(leased_until__lt=Now()) | Q(worker__in=list(dead_workers)))
+        for export in self.filter(waiting | lost).order_by("created_at")[:10]:
+            claimed = self.filter(pk=export.pk, state=export.state, attempts=export.attempts).update(
+                state=Export.State.RUNNING,
+                attempts=F("attempts") + 1,
+                failures=F("failures") + int(export.state == Export.State.RUNNING),
+                worker=worker,
+                leased_until=database_time(Export.LEASE),
+                run_after=None,
+            )
+            if claimed:
+                return self.get(pk=export.pk)
+        return None
+
+
+class Export(models.Model):
+    """Everything that we hold about a user, as a file for a few days: record and queue entry."""
+
+    class State(models.TextChoices):
+        QUEUED = "queued"
+        RUNNING = "running"
+        READY = "ready"
+        FAILED = "failed"
+        EXPIRED = "expired"
+
+    ACTIVE = (State.QUEUED, State.RUNNING)
+    # Longer than storing the file may take, during which no lease is renewed.
+    LEASE = timedelta(minutes=10)
+    LIFETIME = timedelta(days=7)
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    # Without a constraint: code of the release before this table deletes accounts beside it. Clean-up finds the rows.
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="exports", db_constraint=False
+    )
+    state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
+    attempts = models.PositiveIntegerField(default=0)
+    failures = models.PositiveIntegerField(default=0, help_text=_("Attempts that failed or whose worker died."))
+    error_code = models.CharField(max_length=40, blank=True)
+    worker = models.CharField(max_length=100, blank=True)
+    leased_until = models.DateTimeField(null=True, blank=True)
+    run_after = models.DateTimeField(null=True, blank=True)
+    file = models.FileField(max_length=200, blank=True)
+    bytes = models.PositiveBigIntegerField(null=True, blank=True)
+    language = models.CharField(max_length=10, default=spoken_language, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+
+    objects = ExportQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at"]
+        indexes = [
+            models.Index(fields=["user", "-created_at"], name="export_list"),
+            models.Index(fields=["created_at"], condition=Q(state__in=["queued", "running"]), name="export_queue"),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["user"], condition=Q(state__in=["queued", "running"]), name="export_one_at_a_time"
+            ),
+            models.CheckConstraint(
+                condition=~Q(state="ready") | (~Q(file="") & Q(expires_at__isnull=False)),
+                name="export_ready_with_file",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+    @property
+    def is_active(self) -> bool:
+        return self.state in self.ACTIVE
+
+    @property
+    def is_ready(self) -> bool:
+        return self.state == self.State.READY and self.expires_at is not None and self.expires_at > timezone.now()
+
+    # As with runs: a worker that lost its lease matches no row.
+
+    def _mine(self) -> ExportQuerySet:
+        return Export.objects.filter(pk=self.pk, state=self.State.RUNNING, attempts=self.attempts)
+
+    def renew_lease(self) -> bool:
+        return bool(self._mine().update(leased_until=database_time(self.LEASE)))
+
+    def finish(self, *, file: str, size: int) -> bool:
+        now = timezone.now()
+        ended = {"finished_at": now, "expires_at": now + self.LIFETIME, "leased_until": None}
+        return bool(self._mine().update(state=self.State.READY, file=file, bytes=size, error_code="", **ended))
+
+    def requeue(self, *, code: str = "", after: timedelta = timedelta()) -> bool:
+        """Hand the export back to the queue; with a code it counts as a failed attempt."""
+        changes = {"leased_until": None, "worker": "", "run_after": database_time(after) if after else None}
+        failures = F("failures") + int(bool(code))
+        return bool(self._mine().update(state=self.State.QUEUED, error_code=code, failures=failures, **changes))
+
+    def fail(self, code: str) -> bool:
+        ended = {"finished_at": timezone.now(), "leased_until": None}
+        return bool(self._mine().update(state=self.State.FAILED, error_code=code, **ended))
+
+    def expire(self) -> bool:
+        """Mark a ready export as one whose file is deleted."""
+        ready = Export.objects.filter(pk=self.pk, state=self.State.READY)
+        return bool(ready.update(state=self.State.EXPIRED, file=""))
 
 
 class IdempotencyKey(models.Model):

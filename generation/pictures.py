@@ -18,7 +18,7 @@ from django.views.decorators.http import require_safe
 
 from accounts.models import Profile
 from generation import photos, showing
-from generation.models import Photo, Preset, Run
+from generation.models import Export, Photo, Preset, Run
 
 SIGNATURE_SECONDS = 3600
 _signer = TimestampSigner(salt="generation.pictures")
@@ -79,6 +79,16 @@ def attachment(run: Run, content_type: str) -> HttpResponse:
 
 @login_not_required
 @require_safe
+def export(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
+    """Send an export as a file, to its owner or to whom a signed address was given."""
+    found = get_object_or_404(_visible(Export.objects, request).ready(), pk=pk)
+    response = send(found.file, "application/zip", download_name="stefna-export.zip")
+    response["Cache-Control"] = "private, no-store"
+    return response
+
+
+@login_not_required
+@require_safe
 def preview(request: HttpRequest, slug: str) -> HttpResponse:
     """Show what a preset does to the sample portrait."""
     preset = get_object_or_404(Preset.objects.active().filter(slug=slug).sound())
@@ -112,14 +122,19 @@ def preview_before(request: HttpRequest) -> HttpResponse:
     return redirect(static("img/samples/portrait.jpg"))
 
 
-def send(file: FieldFile, content_type: str) -> HttpResponseBase:
-    """Send stored bytes, or send the reader to where they are. They never change under their name."""
+def send(file: FieldFile, content_type: str, *, download_name: str = "") -> HttpResponseBase:
+    """Send stored bytes, or send the reader to where they are. They never change under their name.
+
+    With a name they are sent as an attachment.
+    """
     if not file:
         raise Http404
     response: HttpResponseBase
     if isinstance(default_storage, FileSystemStorage):
         try:
-            response = FileResponse(file.open("rb"), content_type=content_type)
+            response = FileResponse(
+                file.open("rb"), content_type=content_type, as_attachment=bool(download_name), filename=download_name
+            )
         except FileNotFoundError as error:
             raise Http404 from error
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from django.conf import settings
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from drf_spectacular.utils import (
@@ -31,8 +32,9 @@ EXAMPLE_ID = "3f0c7d52-2a0f-4a4e-9a0a-6a4f3f0f7c11"
 
 def absolute(context: dict[str, Any], path: str) -> str:
     """Make an address that works without signing in, for an hour, from anywhere."""
-    request: Request = context["request"]
-    return request.build_absolute_uri(pictures.signed(path))
+    request: Request | None = context.get("request")
+    address = pictures.signed(path)
+    return request.build_absolute_uri(address) if request else settings.SITE_URL + address
 
 
 class PresetSerializer(serializers.ModelSerializer):

@@ -33,9 +33,10 @@ from generation.exceptions import (
     QuotaExceeded,
     StorageFull,
     TooManyActiveRuns,
+    TooManyExports,
     TooManyFiltered,
 )
-from generation.models import MAX_SEED, BilledDay, IdempotencyKey, Photo, Preset, Run, database_now
+from generation.models import MAX_SEED, BilledDay, Export, IdempotencyKey, Photo, Preset, Run, database_now
 from generation.modes import CUSTOM_NAME, Mode
 from generation.providers import default_provider
 from notifications.emails import looks_at
@@ -49,6 +50,7 @@ log = structlog.get_logger("generation")
 CUSTOM_STRENGTH = 0.7
 KEY_LIFETIME = timedelta(hours=24)
 UNDO_SECONDS = 600
+MAX_DAILY_EXPORTS = 3
 
 
 # -- Asking for runs ---------------------------------------------------------------------------------------
@@ -436,6 +438,7 @@ def delete_account(user: User) -> None:
         names += [name for run in Run.objects.filter(user=user) for name in (run.result.name, run.thumbnail.name)]
         names += [profile.avatar.name for profile in Profile.objects.filter(user=user)]
         _remember_calls(Run.objects.filter(user=user).billed_calls_today())
+        names += [export.file.name for export in Export.objects.for_user(user)]
         user.delete()
         transaction.on_commit(lambda: photos.delete_files(*set(names)))
 
@@ -445,6 +448,36 @@ def _remember_calls(calls: int) -> None:
     if calls:
         day, _ = BilledDay.objects.get_or_create(day=timezone.now().date())
         BilledDay.objects.filter(pk=day.pk).update(forgotten_calls=F("forgotten_calls") + calls)
+
+
+# -- Exports -----------------------------------------------------------------------------------------------
+
+
+def request_export(user: User) -> Export:
+    """Return the export of a user that is being made, or ask for a new one. Raises TooManyExports."""
+    with transaction.atomic():
+        Profile.objects.lock(user.pk) or Profile.objects.upsert(user)
+        mine = Export.objects.for_user(user)
+        if active := mine.active().first():
+            return active
+        today = mine.filter(created_at__gt=timezone.now() - timedelta(days=1)).order_by("created_at")
+        if len(times := list(today.values_list("created_at", flat=True))) >= MAX_DAILY_EXPORTS:
+            raise TooManyExports(retry_after=(times[0] + timedelta(days=1) - timezone.now()).total_seconds())
+        export = mine.create(user=user)
+        log.info("export_accepted", user_id=user.pk)
+        transaction.on_commit(queue.bell.ring)
+    return export
+
+
+def latest_export(user: User) -> Export | None:
+    return Export.objects.for_user(user).first()
+
+
+def expire_exports(exports: Iterable[Export]) -> int:
+    """Delete the files of exports that are ready; return how many."""
+    expired = [export.file.name for export in exports if export.expire()]
+    transaction.on_commit(lambda: photos.delete_files(*expired))
+    return len(expired)
 
 
 def _files_of_its_own(run: Run) -> list[str]:
@@ -468,6 +501,7 @@ def adopt_guest(*, guest: User, user: User) -> None:
         Photo.objects.filter(user=guest).update(user=user)
         Run.objects.filter(user=guest).update(user=user)
         Notification.objects.for_user(guest).update(user=user)
+        expire_exports(Export.objects.for_user(guest))
         _keep_the_name(guest, user)
         guest.delete()
 

@@ -4,20 +4,23 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 from pathlib import Path
+from typing import Any
 
 import structlog
 from django.conf import settings
 from django.core.cache import cache
-from django.db.models import Q
+from django.db.models import Exists, Manager, OuterRef, Q
 from django.utils import timezone
 from django.utils.translation import gettext_noop
 
 from accounts.models import User
 from generation import attempts, metrics, photos, queue, services
-from generation.models import IdempotencyKey, Photo, Run, database_time
+from generation.models import Export, IdempotencyKey, Photo, Run, database_time
 
 log = structlog.get_logger("generation")
 
@@ -25,6 +28,12 @@ MAX_CRASHES = 3
 ORPHAN_SECONDS = 3600
 CLEAN_UP_SECONDS = 3600
 FEW_ORPHANS = 20
+# The files of each folder of the storage, and where rows refer to them.
+FOLDERS: list[tuple[str, Manager[Any], tuple[str, ...]]] = [
+    ("photos", Photo.objects, ("file", "thumbnail")),
+    ("results", Run.objects, ("result", "thumbnail")),
+    ("exports", Export.objects, ("file",)),
+]
 WAKE_MOST, WAKE_AGAIN_SECONDS = 1000, 60
 
 # Who this process is, as it is written on the runs that it holds. The last part tells it from an earlier process
@@ -85,6 +94,12 @@ def _lost_runs() -> Iterator[Run]:
             yield run
 
 
+def dead_here(workers: Iterable[str]) -> list[str]:
+    """Return those of some workers that were processes of this host and are gone."""
+    ours = (worker for worker in workers if worker.startswith(f"{_HOST}:") and worker != WORKER_NAME)
+    return [worker for worker in ours if not _is_alive(worker)]
+
+
 def _is_alive(worker: str) -> bool:
     pid = int(worker.split(":")[-2])
     if pid == _PID:
@@ -117,6 +132,7 @@ def clean_up() -> dict[str, int]:
         "expired_keys": expired_keys,
         "expired_guests": guests,
         "binned_runs": services.empty_bin(),
+        "expired_exports": _expire_exports(),
         "orphaned_files": _delete_orphans(),
         "unfinished_uploads": _delete_unfinished_uploads(),
     }
@@ -128,16 +144,30 @@ def _delete_orphans() -> int:
     A storage of which most is unknown is not ours, or this is not the database that belongs to it: nothing is deleted.
     """
     deleted = 0
-    for folder, rows, column in (("photos", Photo.objects, "file"), ("results", Run.objects, "result")):
+    for folder, rows, columns in FOLDERS:
         # A file is written a moment before its row is.
         names = list(photos.stored_before(folder, timezone.now() - timedelta(seconds=ORPHAN_SECONDS)))
-        orphans = [name for name in names if not rows.filter(Q(**{column: name}) | Q(thumbnail=name)).exists()]
+        orphans = [name for name in names if not _is_known(name, rows, columns)]
         if len(orphans) > FEW_ORPHANS and 2 * len(orphans) > len(names):
             log.error("orphans_not_deleted", folder=folder, orphans=len(orphans), stored=len(names))
             continue
         photos.delete_files(*orphans)
         deleted += len(orphans)
     return deleted
+
+
+def _is_known(name: str, rows: Manager[Any], columns: Iterable[str]) -> bool:
+    return rows.filter(reduce(or_, (Q(**{column: name}) for column in columns))).exists()
+
+
+def _expire_exports() -> int:
+    """Delete the files of exports after their time, and rows that no limit counts any more."""
+    ended = Export.objects.exclude(state__in=[*Export.ACTIVE, Export.State.READY])
+    ended.filter(created_at__lt=timezone.now() - Export.LIFETIME).delete()
+    orphaned = Export.objects.filter(~Exists(User.objects.filter(pk=OuterRef("user_id"))))
+    expired = services.expire_exports(Export.objects.outdated()) + services.expire_exports(orphaned)
+    orphaned.delete()
+    return expired
 
 
 def _delete_unfinished_uploads() -> int:

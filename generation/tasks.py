@@ -19,7 +19,7 @@ from celery.signals import worker_ready, worker_shutting_down
 from django.conf import settings
 from django.db import DatabaseError, connections
 
-from generation import attempts, queue, sweep
+from generation import attempts, exports, queue, sweep
 from generation.models import Run, release_connections
 
 log = structlog.get_logger("generation")
@@ -184,13 +184,13 @@ def stop_engine_worker(**signal: Any) -> None:
 
 
 class Worker:
-    """The threads of this process that work on runs, and one that looks after all of them: their workers may die."""
+    """The threads of this process that work on runs, one that makes exports, and one that looks after dead workers."""
 
     def __init__(self, threads: int) -> None:
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._repeat, args=(task,), name=f"worker-{number}", daemon=True)
-            for number, task in enumerate([self._tend, *[self._work] * threads])
+            for number, task in enumerate([self._tend, self._export, *[self._work] * threads])
         ]
 
     def start(self) -> None:
@@ -223,6 +223,14 @@ class Worker:
         heard = queue.bell.rings
         # As many candidates as there are threads: each other thread may be faster with one of them.
         if any(process(run_id) for run_id in Run.objects.due().values_list("pk", flat=True)[: len(self._threads)]):
+            return
+        connections.close_all()
+        queue.bell.wait(heard, LOOK_AGAIN_SECONDS)
+
+    def _export(self) -> None:
+        """Make the oldest due export, or sleep until there may be one. It may take minutes: runs do not wait for it."""
+        heard = queue.bell.rings
+        if exports.make_next(lambda: held.is_stopping):
             return
         connections.close_all()
         queue.bell.wait(heard, LOOK_AGAIN_SECONDS)

@@ -6,7 +6,7 @@ from allauth.account.decorators import reauthentication_required
 from allauth.mfa.models import Authenticator
 from django.contrib import messages
 from django.contrib.auth import logout
-from django.http import FileResponse, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import translation
@@ -20,9 +20,9 @@ from accounts.forms import PictureForm, ProfileForm
 from accounts.limits import Limit
 from accounts.models import Profile, User
 from generation import photos, services
-from generation.api_profile import export
-from generation.exceptions import PhotoRequired
-from generation.models import Photo, Run
+from generation.exceptions import GenerationError, PhotoRequired
+from generation.models import EXPORT_FAILED, Photo, Run
+from notifications.models import Notification
 
 
 @never_cache
@@ -76,9 +76,23 @@ def change_picture(request: HttpRequest) -> HttpResponse:
     return redirect("profile")
 
 
-@require_POST
-def download_everything(request: HttpRequest) -> FileResponse:
-    return export(request, _user(request))
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def export(request: HttpRequest) -> HttpResponse:
+    """Show how far the user's export is; a form asks for one. htmx asks for the changing part alone."""
+    user = _user(request)
+    if request.method == "POST":
+        try:
+            services.request_export(user)
+        except GenerationError as error:
+            messages.error(request, error.message)
+        return redirect("export")
+    latest = services.latest_export(user)
+    if latest and latest.is_ready:
+        Notification.objects.for_user(user).filter(subject=latest.pk).mark_read()
+    context = {"export": latest, "export_failed": _(EXPORT_FAILED)}
+    part = request.htmx and not request.htmx.boosted  # type: ignore[attr-defined]
+    return render(request, "accounts/_export.html" if part else "accounts/export.html", context)
 
 
 @never_cache

@@ -26,8 +26,9 @@ class NotificationSerializer(serializers.ModelSerializer):
         fields = ("id", "kind", "message", "url", "run", "read_at", "created_at")
 
     def get_run(self, notification: Notification) -> str | None:
-        """The id of the run that it is about; none when a whole batch is done."""
-        return None if notification.kind == Notification.Kind.BATCH_DONE else str(notification.subject)
+        """The id of the run that it is about; none when it is about a batch or an export."""
+        of_runs = (Notification.Kind.RUN_SUCCEEDED, Notification.Kind.RUN_FAILED)
+        return str(notification.subject) if notification.kind in of_runs else None
 
 
 class NotificationPages(CursorPagination):

@@ -96,6 +96,8 @@ def _words(kind: Notification.Kind, look: str, reason: str, counted: bool, ready
         elif "not charged" not in reason:
             sentences.insert(1, gettext("You were not charged."))
         return gettext("%(look)s did not work") % {"look": look}, " ".join(sentences).strip()
+    if kind == Notification.Kind.EXPORT_READY:
+        return gettext("Your export is ready"), gettext("You can download it for 7 days.")
     subject = gettext("%(look)s is done") % {"look": look} if look else gettext("Your pictures are done")
     if ready == asked:
         return subject, gettext("All of them came out.")

@@ -22,12 +22,13 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
 
 
 class Notification(models.Model):
-    """One piece of news. `subject` is the id of what it is about: a run's, or a batch's when a batch is done."""
+    """One piece of news. `subject` is the id of what it is about: a run's, a batch's or an export's."""
 
     class Kind(models.TextChoices):
         RUN_SUCCEEDED = "run_succeeded"
         RUN_FAILED = "run_failed"
         BATCH_DONE = "batch_done"
+        EXPORT_READY = "export_ready"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="notifications")

@@ -8,6 +8,7 @@ its messages are shown to nobody (they contain what was signed).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -32,6 +33,9 @@ log = structlog.get_logger("generation")
 TYPE = "authenticated"
 CONNECT_SECONDS = 5
 WHOLE_CALL_SECONDS = 30
+# Shorter than the lease of an export.
+RAW_CALL_SECONDS = 540
+RAW_URL_SECONDS = 600
 MAX_STORED_BYTES = 40_000_000
 # The SDK's own pools try again by themselves, follow redirects with the file, and know no deadline.
 cloudinary.uploader._http = cloudinary.api_client.call_api._http = http.pool_manager(retries=False, maxsize=64)
@@ -47,6 +51,8 @@ class CloudinaryStorage(Storage):
 
     def _save(self, name: str, content: File) -> str:
         content.seek(0)
+        if _is_raw(name):
+            return self._save_raw(name, content)
         stored = _call(
             cloudinary.uploader.upload,
             content.read(),
@@ -63,6 +69,23 @@ class CloudinaryStorage(Storage):
             raise CloudinaryFailed("an answer without the stored picture")
         return name
 
+    def _save_raw(self, name: str, content: File) -> str:
+        """Store a large file, in parts: it does not have to fit into memory."""
+        size = content.size
+        stored = _call(
+            cloudinary.uploader.upload_large,
+            content,
+            call_seconds=RAW_CALL_SECONDS,
+            public_id=name,
+            filename="file",
+            resource_type="raw",
+            type=TYPE,
+            overwrite=True,
+        )
+        if stored.get("public_id") != name or stored.get("bytes") != size:
+            raise CloudinaryFailed("an answer without the stored file")
+        return name
+
     def _open(self, name: str, mode: str = "rb") -> ContentFile[bytes]:
         limits = http.Limits(CONNECT_SECONDS, settings.UPLOAD_TIMEOUT_SECONDS, WHOLE_CALL_SECONDS, MAX_STORED_BYTES)
         try:
@@ -76,7 +99,11 @@ class CloudinaryStorage(Storage):
         return ContentFile(answer.body, name)
 
     def url(self, name: str | None) -> str:
-        """Return a signed address: who has it sees the picture, and no other."""
+        """Return a signed address: who has it sees the picture, and no other. That of an export expires."""
+        if name and _is_raw(name):
+            until = int(time.time()) + RAW_URL_SECONDS
+            options = {"resource_type": "raw", "type": TYPE, "attachment": True, "expires_at": until}
+            return str(cloudinary.utils.private_download_url(name, "", **options))
         public_id, _, ending = (name or "").rpartition(".")
         url, _ = cloudinary.utils.cloudinary_url(
             public_id,
@@ -91,7 +118,8 @@ class CloudinaryStorage(Storage):
 
     def delete(self, name: str) -> None:
         """Delete at the storage and in its caches; what is not there is no error."""
-        _call(cloudinary.uploader.destroy, _public_id(name), resource_type="image", type=TYPE, invalidate=True)
+        kind = "raw" if _is_raw(name) else "image"
+        _call(cloudinary.uploader.destroy, _public_id(name), resource_type=kind, type=TYPE, invalidate=True)
 
     def exists(self, name: str) -> bool:
         """Names are never reused for other pictures, so asking would only cost a call."""
@@ -106,7 +134,7 @@ class CloudinaryStorage(Storage):
         while True:
             page = _call(
                 cloudinary.api.resources,
-                resource_type="image",
+                resource_type="raw" if _is_raw(f"{folder}/") else "image",
                 type=TYPE,
                 prefix=f"{folder}/",
                 max_results=500,
@@ -114,21 +142,28 @@ class CloudinaryStorage(Storage):
             )
             for entry in page.get("resources", []):
                 if datetime.fromisoformat(entry["created_at"]).replace(tzinfo=UTC) < when:
-                    names.append(f"{entry['public_id']}.{entry['format']}")
+                    names.append(".".join(filter(None, (entry["public_id"], entry.get("format")))))
             cursor = page.get("next_cursor")
             if not cursor:
                 return names
 
 
+def _is_raw(name: str) -> bool:
+    """Whether a file is no picture. Cloudinary keeps it as it is, under its whole name."""
+    return name.startswith("exports/")
+
+
 def _public_id(name: str) -> str:
-    return name.rpartition(".")[0]
+    return name if _is_raw(name) else name.rpartition(".")[0]
 
 
-def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
+def _call(
+    function: Callable[..., Any], *arguments: Any, call_seconds: float = WHOLE_CALL_SECONDS, **options: Any
+) -> dict[str, Any]:
     """Call the SDK within limits. Raises CloudinaryFailed, whose text says nothing that was sent or signed."""
     timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=settings.UPLOAD_TIMEOUT_SECONDS)
     try:
-        with http.deadline(WHOLE_CALL_SECONDS):
+        with http.deadline(call_seconds):
             answer = function(*arguments, timeout=timeout, signature_algorithm="sha256", **options)
     except cloudinary.exceptions.AuthorizationRequired:
         log.critical("storage_refused_key")

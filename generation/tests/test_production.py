@@ -5,6 +5,7 @@ import contextlib
 import io
 import itertools
 import time
+import zipfile
 from datetime import timedelta
 
 import pytest
@@ -15,10 +16,10 @@ from django.utils import timezone
 from PIL import Image
 
 from conftest import in_parallel, small
-from generation import photos, services, sweep, tasks
+from generation import exports, photos, services, sweep, tasks
 from generation.images import provenance
 from generation.models import Run
-from generation.providers import endpoints
+from generation.providers import endpoints, http
 from generation.providers.endpoints import configured
 from generation.tests.images.files import CRASH
 from notifications.models import Notification
@@ -282,9 +283,31 @@ def test_deleting_reaches_the_stored_bytes(upstreams, run_once, django_capture_o
 def test_picture_is_had_by_its_signed_address_only(upstreams, photo):
     assert Image.open(io.BytesIO(photos.read(photo.file))).size == (photo.width, photo.height)
     unsigned = default_storage.url(photo.file.name).replace("/s--", "/s--X")
-    from generation.providers import http
-
     assert http.get(unsigned, limits=http.Limits(1, 1, 2)).status in (401, 404)
+
+
+def test_export_on_cloudinary_is_had_by_an_address_that_expires(upstreams, client, alice, start, work, monkeypatch):
+    client.force_login(alice)
+    run = start()
+    work()
+    run.refresh_from_db()
+    # In several parts.
+    monkeypatch.setattr("cloudinary.uploader.UPLOAD_LARGE_CHUNK_SIZE", 10_000)
+    export = services.request_export(alice)
+    assert exports.make_next()
+    export.refresh_from_db()
+    assert export.state == "ready", export.error_code
+    answer = client.get(reverse("export_download", args=[export.pk]))
+    assert answer.status_code == 302
+    limits = http.Limits(5, 20, 30, 40_000_000)
+    fetched = http.get(answer["Location"], limits=limits)
+    with zipfile.ZipFile(io.BytesIO(fetched.body)) as archive:
+        assert archive.read(run.result.name)
+    assert http.get(answer["Location"].replace("expires_at=", "expires_at=1"), limits=limits).status == 401
+    later = sweep.timezone.now() + timedelta(hours=2)
+    assert default_storage.stored_before("exports", later) == [export.file.name]
+    default_storage.delete(export.file.name)
+    assert default_storage.stored_before("exports", later) == []
 
 
 # -- Circuits ------------------------------------------------------------------------------------------------

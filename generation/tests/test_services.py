@@ -376,7 +376,8 @@ def test_clean_up_removes_what_nobody_needs(start, photo, work, settings):
     cleaned_up = sweep.clean_up()
     assert cleaned_up.pop("counted_periods") == CountedRuns.objects.count() > 0
     assert cleaned_up == {
-        "expired_keys": 1, "expired_guests": 1, "binned_runs": 0, "orphaned_files": 1, "unfinished_uploads": 0,
+        "expired_keys": 1, "expired_guests": 1, "binned_runs": 0, "expired_exports": 0, "orphaned_files": 1,
+        "unfinished_uploads": 0,
     }  # fmt: skip
     assert {path for path in settings.MEDIA_ROOT.rglob("*") if path.is_file()} == kept
 

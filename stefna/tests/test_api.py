@@ -2,10 +2,8 @@
 
 import contextlib
 import io
-import json
 import runpy
 import uuid
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -469,20 +467,6 @@ def _multipart(fields):
     from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
     return encode_multipart(BOUNDARY, fields), MULTIPART_CONTENT
-
-
-def test_export_holds_everything_and_says_what_it_is(alices, sent, work):
-    run = alices.run(photo_id=sent["id"], preset="duotone").json()
-    work()
-    answer = alices("get", "profile/export")
-    assert answer["Content-Type"] == "application/zip"
-    with zipfile.ZipFile(io.BytesIO(b"".join(answer.streaming_content))) as archive:
-        manifest = json.loads(archive.read("manifest.json"))
-        assert manifest["profile"]["email"] == "alice@example.com"
-        assert [one["id"] for one in manifest["runs"]] == [run["id"]]
-        assert [one["name"] for one in manifest["photos"]] == ["me.jpg"]
-        for entry in manifest["runs"] + manifest["photos"]:
-            assert archive.read(entry["file"])
 
 
 def test_deleting_takes_the_stored_bytes_along(alices, sent, work, settings, django_capture_on_commit_callbacks):

@@ -14,7 +14,7 @@ LAYERS = [
     {"views", "views_history", "views_profile", "views_metrics", "pictures", "context_processors", "admin", "urls"}
     | {"admin_presets", "admin_history", "admin_catalogue", "admin_circuits"}
     | {"admin_runs", "admin_run_filters", "admin_users"}
-    | {"api", "api_profile", "serializers", "tasks", "sweep", "management"},
+    | {"api", "api_profile", "serializers", "exports", "tasks", "sweep", "management"},
     {"services", "showing", "tryout"},
     {"attempts", "queue"},
     {"figures", "waiting", "charts", "metrics", "histogram"}

@@ -222,6 +222,7 @@ class Cloudinary:
     def __init__(self, host: str) -> None:
         self.host = host
         self.assets: dict[tuple[str, str], Asset] = {}
+        self.parts: dict[str, bytes] = {}
 
     def refuse(self, status: int, message: str, request: Request) -> Answer:
         if status in (413, 502, 504):
@@ -237,6 +238,14 @@ class Cloudinary:
         if request.file is None:
             raise Refused(400, "Missing required parameter - file")
         name, data = request.file
+        if part := request.headers.get("content-range"):
+            upload_id, (start, end, size) = request.headers["x-unique-upload-id"], re.findall(r"\d+", part)
+            data = self.parts.pop(upload_id, b"") + data
+            if len(data) != int(end) + 1:
+                raise Refused(400, f"Parts of another order: {start}")
+            if len(data) < int(size):
+                self.parts[upload_id] = data
+                return self._answer({"done": False, "public_id": fields["public_id"], "bytes": len(data)})
         if not name:
             raise Refused(400, f"Unsupported source URL: {data[:100].decode(errors='replace')}")
         if not data:
@@ -284,6 +293,16 @@ class Cloudinary:
         self._check_signature(request.fields)
         key = request.fields.get("type") or "upload", request.fields.get("public_id", "")
         return self._answer({"result": "ok" if self.assets.pop(key, None) else "not found"})
+
+    async def download(self, request: Request, step: Step, cloud: str, resource_type: str) -> Answer:
+        """Send a private file to whoever has a signed address, until it expires."""
+        self._check_signature(request.fields)
+        if int(request.fields["expires_at"]) < time.time():
+            raise Refused(401, "Expired")
+        asset = self.assets.get((request.fields["type"], request.fields["public_id"]))
+        if asset is None or asset.facts["resource_type"] != resource_type:
+            raise Refused(404, "Resource not found")
+        return Answer(200, asset.data, {"content-type": "application/octet-stream"})
 
     async def ping(self, request: Request, step: Step, cloud: str) -> Answer:
         self._check_password(request)
@@ -637,6 +656,7 @@ class Server:
             Route("POST", "/v1/images/generations", "aiml", aiml.generate, aiml.refuse),
             Route("GET", r"/results/(.+)\.png", "result", aiml.result, self.refuse),
             Route("POST", f"{account}/{kinds}/upload", "upload", cloudinary.upload, cloudinary.refuse),
+            Route("GET", f"{account}/{kinds}/download", "delivery", cloudinary.download, cloudinary.refuse),
             Route("POST", f"{account}/{kinds}/destroy", "destroy", cloudinary.destroy, cloudinary.refuse),
             Route("GET", f"{account}/ping", "admin", cloudinary.ping, cloudinary.refuse),
             Route("GET", rf"{account}/resources/{kinds}/(\w+)", "admin", cloudinary.resources, cloudinary.refuse),

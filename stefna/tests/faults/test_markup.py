@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from accounts.models import Profile
 from conftest import small
-from generation import photos, services
+from generation import exports, photos, services
 from generation.models import Preset, Run
 from notifications import emails
 from notifications.models import Notification
@@ -64,7 +64,9 @@ def test_answers_of_the_api_are_no_pages(client, alice, marked):
         said += json.dumps(answer.json())
     # Unchanged: who shows it escapes it.
     assert said.count(json.dumps(MARKUP)) >= 10
-    export = b"".join(client.get("/api/v1/profile/export").streaming_content)
+    client.post("/api/v1/profile/export")
+    assert exports.make_next()
+    export = b"".join(client.get(client.get("/api/v1/profile/export").json()["url"]).streaming_content)
     with zipfile.ZipFile(io.BytesIO(export)) as archive:
         assert json.loads(archive.read("manifest.json"))["photos"][0]["name"] == MARKUP
 

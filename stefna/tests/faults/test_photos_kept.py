@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from conftest import small
-from generation import photos
+from generation import exports, photos
 from generation.engine import ingest  # noqa: F401  (Pillow opens HEIC in this process only with it)
 from generation.tests import conftest as production
 from stefna.tests.faults.files import HEIC, SECRET, frames, photograph, plain, quarters, saved, stored, zipped
@@ -302,7 +302,9 @@ def test_name_is_kept_as_text_and_nowhere_else(accepted, client, settings, name)
     assert all(re.fullmatch(OUR_NAME, file) for file in files)
     page = client.get(reverse("studio")).content.decode()
     assert f'alt="Your photo {shown.replace("<", "&lt;").replace(">", "&gt;")}"' in page
-    export = client.get("/api/v1/profile/export")
+    client.post("/api/v1/profile/export")
+    assert exports.make_next()
+    export = client.get(client.get("/api/v1/profile/export").json()["url"])
     with zipfile.ZipFile(io.BytesIO(b"".join(export.streaming_content))) as archive:
         (entry,) = json.loads(archive.read("manifest.json"))["photos"]
         assert (entry["name"], entry["file"]) == (shown, photo.file.name)
