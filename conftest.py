@@ -39,7 +39,10 @@ def storage_of_its_own(settings, tmp_path):
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     }
     # What one test puts into the cache, a limit that it has used up among it, is nothing to the next one.
-    settings.CACHES = {"default": settings.CACHES["default"] | {"KEY_PREFIX": uuid.uuid4().hex}}
+    settings.CACHES = {
+        "default": settings.CACHES["default"] | {"KEY_PREFIX": uuid.uuid4().hex},
+        "previews": settings.CACHES["previews"] | {"LOCATION": tmp_path / "previews"},
+    }
     # Every new client would look at all static files. A test's server finds each when it is asked for.
     settings.WHITENOISE_AUTOREFRESH = True
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -7,7 +7,7 @@ import json
 import statistics
 from collections.abc import Iterator, Sequence
 
-from django.core.cache import cache
+from django.core.cache import cache, caches
 
 from generation import photos
 from generation.engine.recipes import Look
@@ -16,6 +16,8 @@ from generation.images.processing import Share
 from generation.images.provenance import ALGORITHMICALLY_ENHANCED
 from generation.models import Photo, Preset, Run, release_connections
 
+# Pictures are kept apart from counters, which must not be evicted by them.
+PREVIEWS = "previews"
 PREVIEW_SECONDS = 30 * 24 * 3600
 SKETCH_SECONDS = 24 * 3600
 USUAL_SECONDS = 60
@@ -41,7 +43,7 @@ def sketches(photo: Photo | photos.Upload, presets: Sequence[Preset]) -> Iterato
     for first in range(0, len(presets), SKETCHES_AT_ONCE):
         some = presets[first : first + SKETCHES_AT_ONCE]
         keys = {preset: f"sketch:{photo.sha256}:{_look_key(preset)}" for preset in some}
-        found = cache.get_many(keys.values())
+        found = caches[PREVIEWS].get_many(keys.values())
         missing = [preset for preset in some if keys[preset] not in found]
         if missing:
             small = small or photos.small(photo)
@@ -51,7 +53,7 @@ def sketches(photo: Photo | photos.Upload, presets: Sequence[Preset]) -> Iterato
                     small, looks, side=SKETCH_SIDE, source_type=ALGORITHMICALLY_ENHANCED, share=Share.PREVIEW
                 )
             new = {keys[preset]: sketch for preset, sketch in zip(missing, made, strict=True)}
-            cache.set_many(new, SKETCH_SECONDS)
+            caches[PREVIEWS].set_many(new, SKETCH_SECONDS)
             found |= new
         yield from ((preset, found[keys[preset]]) for preset in some)
 
@@ -64,12 +66,12 @@ def sheet_version(presets: Sequence[Preset]) -> str:
 def preset_sheet(presets: Sequence[Preset]) -> bytes:
     """Return one WebP with what each preset does to the sample portrait, one square tile below the other."""
     key = f"sheet:{sheet_version(presets)}"
-    sheet: bytes | None = cache.get(key)
+    sheet: bytes | None = caches[PREVIEWS].get(key)
     if sheet is None:
         tiles = [picture for _, picture in sketches(photos.Upload.sample("portrait"), presets)]
         with photos.refusing_photos():
             sheet = processing.sprite(tiles, side=TILE_SIDE, source_type=ALGORITHMICALLY_ENHANCED)
-        cache.set(key, sheet, PREVIEW_SECONDS)
+        caches[PREVIEWS].set(key, sheet, PREVIEW_SECONDS)
     return sheet
 
 

@@ -133,8 +133,14 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Cache and throttles: Redis when there is one, which may go away without taking anything along.
 REDIS_URL = env("REDIS_URL", default="")
 CACHES: dict[str, dict[str, Any]] = {
-    # Room for the sketches of a few dozen photos, some 10 kB each.
-    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 3000}}
+    # Counters and nothing large: what evicts an entry would reset a limit of sign-ins. As in stefna/cache.py.
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 100_000}},
+    # Some 10 kB each, so at most some 40 MB; a full cache drops a third. Each write lists the folder.
+    "previews": {
+        "BACKEND": "stefna.cache.PreviewCache",
+        "LOCATION": STATE_DIR / "previews",
+        "OPTIONS": {"MAX_ENTRIES": 4000},
+    },
 }
 if REDIS_URL:
     CACHES["default"] = {

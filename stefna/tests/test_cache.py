@@ -1,11 +1,15 @@
 """The cache while Redis is away, or so slow that it might as well be."""
 
 import socket
+from pathlib import Path
 
 import pytest
+from django.core.cache import caches
 from django.test import override_settings
 from django.urls import reverse
 
+from generation import showing
+from generation.models import Preset
 from stefna import cache as steady
 
 
@@ -57,6 +61,75 @@ def test_slow_redis_is_waited_for_once():
         silent.accept()
         with pytest.raises(BlockingIOError):
             silent.accept()
+
+
+# -- Previews -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def previews(tmp_path):
+    """A cache of previews, with room for a hundred."""
+    return steady.PreviewCache(str(tmp_path / "small"), {"OPTIONS": {"MAX_ENTRIES": 100}})
+
+
+def test_previews_evict_no_counter_of_sign_ins(client, alice, settings):
+    def sign_in(password):
+        client.post(reverse("account_login"), {"login": "alice@example.com", "password": password})
+        return "_auth_user_id" in client.session
+
+    assert not any(sign_in(f"wrong-{number}") for number in range(6))
+    for number in range(5000):
+        caches[showing.PREVIEWS].set(f"sketch:{number}", b"x" * 1000, showing.SKETCH_SECONDS)
+    assert not sign_in("a-password-of-alice"), "the limit was forgotten"
+    most = settings.CACHES["previews"]["OPTIONS"]["MAX_ENTRIES"]
+    assert len(list(Path(settings.CACHES["previews"]["LOCATION"]).iterdir())) <= most
+
+
+@pytest.mark.django_db
+def test_pages_put_no_pictures_among_the_counters(client, catalogue, settings):
+    assert client.post(reverse("sketch"), {"sample": "coffee"}).getvalue()
+    assert client.get(reverse("preset_sheet")).status_code == 200
+    folder = Path(settings.CACHES["previews"]["LOCATION"])
+    assert len(list(folder.iterdir())) > Preset.objects.active().count()
+    # Redis aside, whose entries nobody can list: nothing large is in the other cache.
+    assert all(len(value) < 1000 for value in getattr(caches["default"], "_cache", {}).values())
+
+
+def test_size_on_disk_is_bounded(previews, tmp_path):
+    for number in range(1000):
+        previews.set(f"sketch:{number}", bytes(1000))
+        assert len(list((tmp_path / "small").iterdir())) <= 100
+    assert previews.get("sketch:999") == bytes(1000)
+
+
+def test_files_of_previews_are_their_owners(previews, tmp_path):
+    previews.set("sketch", b"x")
+    (file,) = (tmp_path / "small").iterdir()
+    assert [oct(path.stat().st_mode & 0o777) for path in (tmp_path / "small", file)] == ["0o700", "0o600"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"x", b"\x80\x05\x95", bytes(100), None])
+def test_damaged_file_is_no_entry(previews, tmp_path, damage):
+    previews.set("sketch", b"x" * 100)
+    (file,) = (tmp_path / "small").iterdir()
+    # None: the disk was full before the end.
+    file.write_bytes(file.read_bytes()[:-8] if damage is None else damage)
+    assert previews.get_many(["sketch"]) == {}
+
+
+@pytest.mark.django_db
+def test_disk_that_fails_is_no_error_of_the_page(client, catalogue, settings, caplog, monkeypatch):
+    monkeypatch.setattr(steady.PreviewCache, "_logged_at", float("-inf"))
+    folder = Path(settings.CACHES["previews"]["LOCATION"])
+    folder.write_bytes(b"a file where the folder should be")
+    try:
+        for _ in range(2):
+            answer = client.post(reverse("sketch"), {"sample": "coffee"})
+            assert len(answer.getvalue().splitlines()) == Preset.objects.active().count()
+        assert client.get(reverse("preset_sheet")).status_code == 200
+        assert caplog.text.count("preview_cache_failed") == 1
+    finally:
+        folder.unlink()
 
 
 def test_pages_and_sign_in_limits_hold_without_redis(client, alice):
