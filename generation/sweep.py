@@ -1,5 +1,6 @@
 """Setting right what a dead process left: its runs, its files, and what has expired."""
 
+import itertools
 import os
 import secrets
 import socket
@@ -13,6 +14,7 @@ from typing import Any
 
 import structlog
 from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.core.cache import cache
 from django.db.models import Exists, Manager, OuterRef, Q
 from django.utils import timezone
@@ -28,6 +30,7 @@ MAX_CRASHES = 3
 ORPHAN_SECONDS = 3600
 CLEAN_UP_SECONDS = 3600
 FEW_ORPHANS = 20
+SESSIONS_AT_ONCE = 1000
 # The files of each folder of the storage, and where rows refer to them.
 FOLDERS: list[tuple[str, Manager[Any], tuple[str, ...]]] = [
     ("photos", Photo.objects, ("file", "thumbnail")),
@@ -130,6 +133,7 @@ def clean_up() -> dict[str, int]:
     return {
         "counted_periods": counted,
         "expired_keys": expired_keys,
+        "expired_sessions": _delete_expired_sessions(),
         "expired_guests": guests,
         "binned_runs": services.empty_bin(),
         "expired_exports": _expire_exports(),
@@ -170,9 +174,21 @@ def _expire_exports() -> int:
     return expired
 
 
+def _delete_expired_sessions() -> int:
+    """Delete sessions that nobody can sign in with any more, so many at a time that no lock lasts long."""
+    deleted = 0
+    expired = Session.objects.filter(expire_date__lt=timezone.now()).order_by()
+    while keys := list(expired.values_list("pk", flat=True)[:SESSIONS_AT_ONCE]):
+        deleted += Session.objects.filter(pk__in=keys).delete()[0]
+    return deleted
+
+
 def _delete_unfinished_uploads() -> int:
     deleted = 0
-    for path in Path(settings.FILE_UPLOAD_TEMP_DIR).iterdir():
+    previews = Path(settings.CACHES["previews"]["LOCATION"])
+    # The cache counts only the files that it has finished.
+    begun = itertools.chain(Path(settings.FILE_UPLOAD_TEMP_DIR).iterdir(), previews.glob("tmp*"))
+    for path in begun:
         if path.is_file() and time.time() - path.stat().st_mtime > ORPHAN_SECONDS:
             path.unlink(missing_ok=True)
             deleted += 1

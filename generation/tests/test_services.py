@@ -3,9 +3,12 @@ import subprocess
 import time
 import uuid
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import time_machine
+from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.models import Session
 from django.core.files.storage import default_storage
 from django.db import OperationalError, transaction
 from django.utils import timezone
@@ -373,13 +376,34 @@ def test_clean_up_removes_what_nobody_needs(start, photo, work, settings):
     orphan.write_bytes(b"x")
     for path in [*kept, orphan]:
         os.utime(path, (0, 0))
+    sessions = [SessionStore(), SessionStore()]
+    for session, days in zip(sessions, (-90, 1), strict=True):
+        session["_auth_user_id"] = "1"
+        session.set_expiry(timezone.now() + timedelta(days=days))
+        session.save()
+    begun = Path(settings.CACHES["previews"]["LOCATION"]) / "tmpabc"
+    begun.parent.mkdir()
+    begun.write_bytes(b"x")
+    os.utime(begun, (0, 0))
     cleaned_up = sweep.clean_up()
+    assert list(Session.objects.values_list("pk", flat=True)) == [sessions[1].session_key]
     assert cleaned_up.pop("counted_periods") == CountedRuns.objects.count() > 0
     assert cleaned_up == {
-        "expired_keys": 1, "expired_guests": 1, "binned_runs": 0, "expired_exports": 0, "orphaned_files": 1,
-        "unfinished_uploads": 0,
+        "expired_keys": 1, "expired_sessions": 1, "expired_guests": 1, "binned_runs": 0, "expired_exports": 0,
+        "orphaned_files": 1, "unfinished_uploads": 1,
     }  # fmt: skip
     assert {path for path in settings.MEDIA_ROOT.rglob("*") if path.is_file()} == kept
+
+
+def test_many_expired_sessions_are_deleted_and_no_other(db, monkeypatch):
+    monkeypatch.setattr(sweep, "SESSIONS_AT_ONCE", 100)
+    now = timezone.now()
+    days = {f"old{number}": -1 - number % 90 for number in range(250)} | {"new": 1}
+    Session.objects.bulk_create(
+        Session(session_key=key, session_data="x", expire_date=now + timedelta(days=late)) for key, late in days.items()
+    )
+    assert sweep.clean_up()["expired_sessions"] == 250
+    assert [session.pk for session in Session.objects.all()] == ["new"]
 
 
 def test_guest_that_signs_in_brings_everything(alice, preset, upload, photo, work):
