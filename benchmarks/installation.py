@@ -99,6 +99,8 @@ class Installation(Engine):
         (example,) = re.findall(r"(?s)```nginx\n(.+?)```", (ROOT / "docs" / "operations.md").read_text())
         here = {
             r" *listen \[::\].*\n": "",
+            # All clients have one address here.
+            r" *limit_(req|conn) .*\n": "",
             r"listen 80;": f"listen 127.0.0.1:{self.http_port};",
             r"listen 443 ": f"listen 127.0.0.1:{self.https_port} ",
             r"127\.0\.0\.1:8000": f"127.0.0.1:{self.web_port}",
