@@ -1,11 +1,13 @@
 """What strangers with costly files do to everybody else: gunicorn alone and attacked, in turns, in one run.
 
-Run it as `python -m benchmarks.hostile [NAME…]`: scans, webp, poison, uploads, previews; without names, all of them.
+Run it as `python -m benchmarks.hostile [NAME…]`: scans, webp, poison, uploads, previews, polls, slugs, locked;
+without names, all of them. `locked` needs an empty PostgreSQL database in DATABASE_URL.
 Attackers and whoever measures are processes apart, and files are made before: this program's own load is not measured.
 """
 
 import io
 import itertools
+import json
 import multiprocessing
 import os
 import random
@@ -14,8 +16,9 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -33,6 +36,7 @@ import django
 django.setup()
 
 # isort: split
+import psycopg  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from benchmarks import report  # noqa: E402
@@ -47,6 +51,11 @@ ALONE_SECONDS = 8
 NORMAL_UPLOADS, NORMAL_CLIENTS = 20, 4
 UPLOAD_PROCESSES, UPLOAD_THREADS = 4, 25
 PREVIEWS, PREVIEW_THREADS = 200, 16
+PAGE_ROUNDS = 3
+POLLS = 70
+SLUGS, SLUG_REQUESTS = 20_000, 40
+LOCKED_SECONDS, LOCKED_REQUESTS = 45, 16
+DATABASE = os.environ["DATABASE_URL"]
 FORK = multiprocessing.get_context("fork")
 ROOMY = {"ALLOW_GUESTS": "1", "DAILY_RUN_LIMIT": "0", "MAX_ACTIVE_RUNS": "0", "RUN_WORKER_THREADS": "2"}
 ANONYMOUS = {
@@ -62,8 +71,8 @@ Answers = list[tuple[int, float]]
 class Service(Web):
     """gunicorn with one worker, and members enough that no throttle of a single one is met."""
 
-    def __init__(self) -> None:
-        super().__init__(_install, Path(tempfile.mkdtemp(prefix="hostile")), **ROOMY)
+    def __init__(self, **variables: str) -> None:
+        super().__init__(_install, Path(tempfile.mkdtemp(prefix="hostile")), **ROOMY | variables)
         self.first_worker = self.worker
         self.members = itertools.cycle([self.server.call("member") for _ in range(24)])
         self.upload(photo(0))
@@ -256,7 +265,9 @@ def previews(service: Service) -> str:
     answers: Answers = []
     for _ in range(ROUNDS):
         for name, count in (("alone", 0), ("attacked", PREVIEWS)):
-            more_pages, more_live, more = _beside_pages(service, [photo(next(_numbers)) for _ in range(count)])
+            photos = [photo(next(_numbers)) for _ in range(count)]
+            attack = partial(sent_by, PREVIEW_THREADS, service.preview, photos) if photos else None
+            more_pages, more_live, more = _beside_pages(service, attack)
             pages[name] += more_pages
             live[name] += more_live
             answers += more
@@ -272,7 +283,7 @@ def previews(service: Service) -> str:
     return text + report.table(["", "answers", "median", "p95", "slowest"], rows)
 
 
-def _beside_pages(service: Service, photos: list[bytes]) -> tuple[list[float], list[float], Answers]:
+def _beside_pages(service: Service, attack: Callable[[], Answers] | None) -> tuple[list[float], list[float], Answers]:
     """Return the seconds of pages and of health checks, and what an attack was answered, while it lasts."""
     member = signed_in(next(service.members))
     paths = itertools.cycle(["/", "/runs/"])
@@ -282,14 +293,115 @@ def _beside_pages(service: Service, photos: list[bytes]) -> tuple[list[float], l
         started(partial(_repeat, over, lambda: service.timed("GET", "/healthz/live"), 0.05)),
     ]
     answers: Answers = []
-    if photos:
-        answers = started(partial(sent_by, PREVIEW_THREADS, service.preview, photos))()
+    if attack:
+        answers = started(attack)()
     else:
         time.sleep(ALONE_SECONDS)
     over.set()
     service.check()
     pages, live = (wait() for wait in beside_it)
     return pages, live, answers
+
+
+def _compared(service: Service, attack: Callable[[], Answers]) -> tuple[Counter[int], str]:
+    """Measure pages and health checks alone and beside an attack, in turns; return its statuses and a table."""
+    seconds: dict[str, tuple[list[float], list[float]]] = {"pages": ([], []), "/healthz/live": ([], [])}
+    answers: Answers = []
+    for _ in range(PAGE_ROUNDS):
+        for at, what in enumerate((None, attack)):
+            pages, live, more = _beside_pages(service, what)
+            seconds["pages"][at].extend(pages)
+            seconds["/healthz/live"][at].extend(live)
+            answers += more
+    rows = []
+    for name, both in seconds.items():
+        for word, of in (("median", statistics.median), ("p95", p95), ("slowest", max)):
+            alone, attacked = (of(values) for values in both)
+            ratio = f"{attacked / alone:.2f} x"
+            rows.append((f"{name}, {word}", f"{alone * 1000:.0f} ms", f"{attacked * 1000:.0f} ms", ratio))
+    return check_statuses(answers), report.table(["", "alone", "beside", "ratio"], rows)
+
+
+def polls(service: Service) -> str:
+    """Seventy requests that wait for runs, while others load pages and the health check is asked."""
+    members = [service.server.call("member") for _ in range(12)]
+    runs = [service.server.call("run", email=member["email"], state="running") for member in members]
+    waiting = {"Prefer": "wait=25"}
+    calls = [
+        partial(service.timed, "GET", f"/api/v1{path}".rstrip("/"), **signed_in(member) | waiting)
+        for member, path in zip(members, runs, strict=True)
+    ]
+    asked = [calls[number % len(calls)] for number in range(POLLS)]
+    statuses, table = _compared(service, partial(_at_once, asked, POLLS))
+    return (
+        f"{POLLS} requests with `Prefer: wait=25`, {PAGE_ROUNDS} times in turns. Statuses: {dict(statuses)}.\n\n{table}"
+    )
+
+
+def slugs(service: Service) -> str:
+    """Batches of 20,000 presets, while others load pages and the health check is asked."""
+    body = json.dumps({"photo_id": str(uuid.uuid4()), "presets": [f"preset_{number}" for number in range(SLUGS)]})
+    headers = signed_in(next(service.members)) | {"Content-Type": "application/json", "Idempotency-Key": "slugs"}
+    call = partial(service.timed, "POST", "/api/v1/batches", body.encode(), **headers)
+
+    def attack() -> Answers:
+        return _at_once([call] * SLUG_REQUESTS, 4)
+
+    statuses, table = _compared(service, attack)
+    slowest = [seconds for _, seconds in attack()]
+    return (
+        f"{SLUG_REQUESTS} batches of {SLUGS} presets from 4 clients, {PAGE_ROUNDS} times in turns. Statuses:"
+        f" {dict(statuses)}; the slowest of them took {max(slowest) * 1000:.0f} ms.\n\n{table}"
+    )
+
+
+def locked(service: Service) -> str:
+    """A table that is locked for 45 s, which sixteen requests need, while others load pages that do not."""
+    if not DATABASE.startswith("postgres"):
+        return "Not measured: it needs PostgreSQL."
+    members = [signed_in(next(service.members)) for _ in range(LOCKED_REQUESTS)]
+    calls = [partial(service.timed, "GET", "/runs/", **member) for member in members]
+    seconds: dict[str, list[Answers]] = {"/": [[], []], "/healthz/live": [[], []]}
+    blocked: Answers = []
+    for at in range(2):
+        over = FORK.Event()
+        beside_it = {path: started(partial(_answers, over, partial(service.timed, "GET", path))) for path in seconds}
+        if at:
+            with psycopg.connect(DATABASE) as holder:
+                holder.execute("LOCK TABLE generation_run IN ACCESS EXCLUSIVE MODE")
+                asked = started(partial(_at_once, calls, LOCKED_REQUESTS))
+                time.sleep(LOCKED_SECONDS)
+            blocked = asked()
+        else:
+            time.sleep(ALONE_SECONDS)
+        over.set()
+        for path, wait in beside_it.items():
+            seconds[path][at] = wait()
+    rows = []
+    for path, both in seconds.items():
+        alone, beside_lock = (p95([second for _, second in answers]) for answers in both)
+        statuses = dict(Counter(status for status, _ in both[1]))
+        times = f"{alone * 1000:.0f} ms", f"{beside_lock * 1000:.0f} ms", f"{beside_lock / alone:.2f} x"
+        rows.append((f"{path}, p95", *times, str(statuses)))
+    slowest = max(second for _, second in blocked)
+    found = report.table(["", "alone", "beside", "ratio", "statuses beside"], rows)
+    return (
+        f"`generation_run` locked for {LOCKED_SECONDS} s, which {LOCKED_REQUESTS} requests need. Their statuses:"
+        f" {dict(check_statuses(blocked))}; the slowest took {slowest:.1f} s.\n\n{found}"
+    )
+
+
+def _at_once(calls: Sequence[Callable[[], tuple[int, float]]], threads: int) -> Answers:
+    with ThreadPoolExecutor(threads) as clients:
+        return [answer.result() for answer in [clients.submit(call) for call in calls]]
+
+
+def _answers(over: Any, call: Callable[[], tuple[int, float]]) -> Answers:
+    answers = []
+    while not over.is_set():
+        answers.append(call())
+        over.wait(0.05)
+    return answers
 
 
 def _repeat(over: Any, call: Callable[[], tuple[int, float]], pause: float) -> list[float]:
@@ -349,12 +461,12 @@ def sampled(measure: Callable[[], float]) -> Iterator[list[float]]:
         thread.join()
 
 
-PARTS = {part.__name__: part for part in (scans, poison, webp, uploads, previews)}
+PARTS = {part.__name__: part for part in (scans, poison, webp, uploads, previews, polls, slugs, locked)}
 
 
 def main(names: list[str]) -> None:
     for name in names or PARTS:
-        service = Service()
+        service = Service(**({"DATABASE_URL": DATABASE} if name == "locked" else {}))
         try:
             report.write(f"Hostile: {name}", PARTS[name](service))
         finally:
