@@ -122,6 +122,8 @@ class ExportErrorSerializer(serializers.Serializer):
 
 class ExportSerializer(serializers.ModelSerializer):
     state = serializers.ChoiceField(choices=["none", *Export.State.values])
+    # Of no export there is none.
+    created_at = serializers.DateTimeField(read_only=True, allow_null=True)
     url = serializers.SerializerMethodField()
     error = serializers.SerializerMethodField()
 

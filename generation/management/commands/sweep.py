@@ -6,7 +6,7 @@ from generation import sweep
 
 
 class Command(BaseCommand):
-    help = "Take over lost runs; remove orphaned files, unfinished uploads, expired keys and guests."
+    help = "Take over lost runs; remove orphaned files, unfinished uploads, expired keys, sessions, exports and guests."
 
     def handle(self, **options: Any) -> None:
         self.stdout.write(f"lost runs: {sweep.take_over_lost_runs()}")

@@ -18,8 +18,8 @@ from rest_framework.throttling import SimpleRateThrottle
 
 from accounts import authentication
 from conftest import small
-from generation import services
-from generation.models import Photo, Run
+from generation import exports, services
+from generation.models import Export, Photo, Run
 from generation.modes import Mode
 from notifications.models import Notification
 from stefna.tests.app import code
@@ -58,6 +58,8 @@ def of_alice(alice, photo, catalogue, work):
     runs = services.start_batch(user=alice, photo=photo, mode=Mode.MOODMORPH, key="b")
     work()
     waiting = services.start_run(user=alice, photo=photo, preset=catalogue.get(slug="duotone"), key="r")
+    export = services.request_export(alice)
+    assert exports.make_next()
     key = Authenticator.objects.create(user=alice, type="webauthn", data={"name": "Key"})
     return {
         "runs": [runs[0].pk, waiting.pk],
@@ -65,6 +67,7 @@ def of_alice(alice, photo, catalogue, work):
         "photos": [photo.pk],
         "notifications": list(Notification.objects.values_list("pk", flat=True)),
         "account": [alice.pk],
+        "export": [export.pk],
         "keys": [key.pk],
     }
 
@@ -76,7 +79,7 @@ def bobs_browser(bob):
 
 def rows():
     return [
-        list(model.objects.order_by("pk").values()) for model in (Run, Photo, Notification, Authenticator)
+        list(model.objects.order_by("pk").values()) for model in (Run, Photo, Export, Notification, Authenticator)
     ]  # fmt: skip
 
 
