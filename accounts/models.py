@@ -19,6 +19,7 @@ from django.utils.translation import gettext_lazy as _
 log = structlog.get_logger("accounts")
 
 GUEST_LIFETIME = timedelta(days=30)
+UNVERIFIED_LIFETIME = timedelta(days=3)
 
 
 class UserManager(BaseUserManager["User"]):
@@ -42,6 +43,18 @@ class UserManager(BaseUserManager["User"]):
     def expired_guests(self) -> models.QuerySet[User]:
         return self.filter(email=None, last_login__lt=timezone.now() - GUEST_LIFETIME)
 
+    def expired_unverified(self) -> models.QuerySet[User]:
+        """Return accounts whose address was never proved, where that is required: nobody has ever signed in to them.
+
+        An account that was used before the owner required proofs has a last sign-in, and stays.
+        """
+        if settings.ACCOUNT_EMAIL_VERIFICATION != "mandatory":
+            return self.none()
+        members = self.filter(email__isnull=False, is_staff=False, is_superuser=False, last_login=None)
+        old = members.filter(date_joined__lt=timezone.now() - UNVERIFIED_LIFETIME)
+        # An account without any address row was made by staff or by an earlier release, and not by signing up.
+        return old.filter(emailaddress__isnull=False).exclude(emailaddress__verified=True).distinct()
+
 
 class User(AbstractBaseUser, PermissionsMixin):
     """An account. One without an e-mail address is a guest's, known only by the key in their browser session."""
@@ -53,6 +66,8 @@ class User(AbstractBaseUser, PermissionsMixin):
         _("active"), default=True, help_text=_("Switch off instead of deleting the account.")
     )
     date_joined = models.DateTimeField(default=timezone.now, editable=False)
+    # Part of the signature of picture addresses: those that were given out before it was raised are not valid.
+    media_version = models.PositiveIntegerField(default=0, db_default=0, editable=False)
 
     objects = UserManager()
 
@@ -89,6 +104,20 @@ def display_name(user: User) -> str:
 
 def default_name(user: User) -> str:
     return (user.email or "").partition("@")[0][:80]
+
+
+class AddressChange(models.Model):
+    """An address that an account had: its owner can take the account back for a few days."""
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="address_changes", db_constraint=False
+    )
+    old_address = models.EmailField()
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+    undone_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return str(self.pk)
 
 
 class ProfileManager(models.Manager["Profile"]):

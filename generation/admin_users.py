@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import Count, IntegerField, OuterRef, QuerySet, Subquery
+from django.db.models import Count, F, IntegerField, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 from django.urls import reverse
@@ -96,7 +96,8 @@ class OwnersUserAdmin(UserAdmin):
             if user.pk == request.user.pk or not may_manage(request, user):
                 messages.error(request, f"{self.who(user)} stays as it is: this account is not yours to switch.")
             elif user.is_active != is_active:
-                User.objects.filter(pk=user.pk).update(is_active=is_active)
+                # The addresses of pictures that were given out end with the account.
+                User.objects.filter(pk=user.pk).update(is_active=is_active, media_version=F("media_version") + 1)
                 self.log_change(request, user, "Activated." if is_active else "Deactivated.")
                 messages.success(request, f"{self.who(user)} is {'active' if is_active else 'not active any more'}.")
 

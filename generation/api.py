@@ -261,7 +261,8 @@ class RunViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Update
             headers |= {"Preference-Applied": f"wait={seconds}"} if waited else {}
         if run.is_active:
             looks_at(run.batch or run.pk)
-        etag = headers["ETag"] = f'"{run.etag}"'
+        # The addresses in the answer expire: who polls gets new ones in time.
+        etag = headers["ETag"] = f'"{run.etag}-{pictures.window()}"'
         known = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
         if etag in known:
             return Response(status=304, headers=headers)
@@ -387,13 +388,14 @@ class BatchViewSet(viewsets.ViewSet):
 
 
 def accepted(request: Request, key: str, replayed: bool, data: Callable[[], Any], location: str) -> Response:
-    """Answer 202; the same request with the same key is answered with the very same words."""
+    """Answer 202; the same request with the same key is answered with the same words and fresh addresses."""
     known = IdempotencyKey.objects.filter(user=request.user, key=key)
     headers = {"Location": location}
     if replayed:
         headers["Idempotent-Replayed"] = "true"
         given = known.values_list("answer", flat=True).first()
-        return Response(given or data(), status=202, headers=headers)
+        said = pictures.signed_again(given, request.user) if given else data()
+        return Response(said, status=202, headers=headers)
     said = json.loads(JSONRenderer().render(data()))
     known.update(answer=said)
     return Response(said, status=202, headers=headers)

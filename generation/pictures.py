@@ -2,66 +2,98 @@
 
 from __future__ import annotations
 
+import re
+import time
 import uuid
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 from django.contrib.auth.decorators import login_not_required
 from django.core.files.storage import FileSystemStorage, default_storage
-from django.core.signing import BadSignature, TimestampSigner
+from django.core.signing import Signer
 from django.db.models.fields.files import FieldFile
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
 from django.templatetags.static import static
+from django.utils.crypto import constant_time_compare
 from django.utils.text import slugify
 from django.views.decorators.http import require_safe
 
-from accounts.models import Profile
+from accounts.models import Profile, User
 from generation import photos, showing
 from generation.models import Export, Photo, Preset, Run
 
-SIGNATURE_SECONDS = 3600
-_signer = TimestampSigner(salt="generation.pictures")
+SIGNATURE_SECONDS = 900
+# Addresses that are given out within one window are the same, so that an answer with them has one ETag.
+WINDOW_SECONDS = 300
+_signer = Signer(salt="generation.pictures")
 
 
-def signed(path: str) -> str:
-    """Return an address of a picture that works without signing in, for an hour."""
-    return f"{path}?signature={_signer.sign(path).removeprefix(path + ':')}"
+def window() -> int:
+    """Return the start of the current window, in seconds since 1970."""
+    return int(time.time()) // WINDOW_SECONDS * WINDOW_SECONDS
 
 
-def _is_signed(request: HttpRequest) -> bool:
-    try:
-        _signer.unsign(f"{request.path}:{request.GET.get('signature', '')}", max_age=SIGNATURE_SECONDS)
-    except BadSignature:
+def signed(path: str, user: User) -> str:
+    """Return an address of a user's picture that works without signing in, for 10 to 15 minutes."""
+    expires = window() + SIGNATURE_SECONDS
+    signature = _signer.signature(_signed_value(path, user, expires))
+    return f"{path}?{urlencode({'expires': expires, 'signature': signature})}"
+
+
+def signed_again(answer: Any, user: User) -> Any:
+    """Return a stored answer of the API with addresses that work."""
+    if isinstance(answer, dict):
+        return {name: signed_again(value, user) for name, value in answer.items()}
+    if isinstance(answer, list):
+        return [signed_again(value, user) for value in answer]
+    if isinstance(answer, str) and "signature=" in answer:
+        base, _, _ = answer.partition("?")
+        path = urlsplit(base).path
+        return base.removesuffix(path) + signed(path, user)
+    return answer
+
+
+def _signed_value(path: str, user: User, expires: int) -> str:
+    return f"{path}:{user.media_version}:{expires}"
+
+
+def _is_signed(request: HttpRequest, user: User) -> bool:
+    """Return whether the address was signed for its owner as the account is now."""
+    expires, signature = request.GET.get("expires", ""), request.GET.get("signature", "")
+    if not re.fullmatch("[0-9]{1,12}", expires) or int(expires) <= time.time() or not user.is_active:
         return False
-    return True
+    expected = _signer.signature(_signed_value(request.path, user, int(expires)))
+    return constant_time_compare(signature, expected)
 
 
-def _visible(rows: Any, request: HttpRequest) -> Any:
-    """The rows that this request may see: another's picture is as missing as one that never was."""
-    if _is_signed(request):
-        return rows.all()
-    return rows.for_user(request.user) if request.user.is_authenticated else rows.none()
+def _found(rows: Any, request: HttpRequest, pk: uuid.UUID) -> Any:
+    """Return a row that this request may see: another's picture is as missing as one that never was."""
+    found = get_object_or_404(rows.filter(deleted_at=None).select_related("user"), pk=pk)
+    if request.user.pk != found.user_id and not _is_signed(request, found.user):
+        raise Http404
+    return found
 
 
 @login_not_required
 @require_safe
 def photo(request: HttpRequest, pk: uuid.UUID, size: str) -> HttpResponseBase:
-    found = get_object_or_404(_visible(Photo.objects, request), pk=pk)
+    found = _found(Photo.objects, request, pk)
     return send(found.thumbnail, "image/jpeg") if size == "thumbnail" else send(found.file, found.content_type)
 
 
 @login_not_required
 @require_safe
 def result(request: HttpRequest, pk: uuid.UUID, size: str) -> HttpResponseBase:
-    found = get_object_or_404(_visible(Run.objects, request), pk=pk)
+    found = _found(Run.objects, request, pk)
     return send(found.thumbnail, "image/jpeg") if size == "thumbnail" else send(found.result, found.content_type)
 
 
 @login_not_required
 @require_safe
 def download(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-    found = get_object_or_404(_visible(Run.objects, request).exclude(result=""), pk=pk)
+    found = _found(Run.objects.exclude(result=""), request, pk)
     content_type = photos.download_type(found, request.GET.get("format", "original"))
     if content_type is None:
         raise Http404
@@ -110,9 +142,10 @@ def preset_sheet(request: HttpRequest) -> HttpResponse:
 @require_safe
 def avatar(request: HttpRequest, pk: int) -> HttpResponseBase:
     """Show the picture of a user, to themselves and to whoever was given a signed address."""
-    if not _is_signed(request) and request.user.pk != pk:
+    found = get_object_or_404(Profile.objects.select_related("user"), user_id=pk)
+    if request.user.pk != pk and not _is_signed(request, found.user):
         raise Http404
-    return send(get_object_or_404(Profile, user_id=pk).avatar, "image/jpeg")
+    return send(found.avatar, "image/jpeg")
 
 
 @login_not_required
