@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 from django.core.exceptions import SuspiciousOperation
-from django.db import DatabaseError, DataError
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template import loader
 from django.utils.translation import gettext
@@ -33,6 +33,7 @@ CODES = {
     403: "permission_denied",
     404: "not_found",
     405: "method_not_allowed",
+    409: "conflict",
     411: "length_required",
     413: "photo_too_large",
     429: "throttled",
@@ -42,6 +43,7 @@ CODES = {
 SENTENCES = {
     400: _("The request was not understood."),
     404: _("There is nothing at this address."),
+    409: _("Another request has just changed this. Please try again."),
     500: _("Something went wrong on our side."),
     503: _("The service is not available at the moment. Please try again shortly."),
 }
@@ -85,7 +87,9 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response | No
     # The database may refuse what passed every check of ours: PostgreSQL has no texts with a NUL in them.
     elif isinstance(error, SuspiciousOperation | DataError):
         members = problem(400)
-    elif isinstance(error, DatabaseError):
+    elif isinstance(error, IntegrityError):
+        members = problem(409)
+    elif isinstance(error, OperationalError | InterfaceError):
         structlog.get_logger("stefna").exception("database_failed")
         members = problem(503, retryable=True, retry_after=AGAIN_SECONDS)
     elif isinstance(error, Http404):
@@ -116,6 +120,8 @@ def _of_framework(error: exceptions.APIException) -> dict[str, Any]:
     code = ""
     if isinstance(error, exceptions.AuthenticationFailed) and error.get_codes() == "app_key_invalid":
         code = "app_key_invalid"
+    if isinstance(error, exceptions.NotAuthenticated) and error.get_codes() == "reauthentication_required":
+        code = "reauthentication_required"
     if isinstance(error, exceptions.PermissionDenied) and str(error.detail).startswith("CSRF Failed"):
         code = "csrf_failed"
     if isinstance(error, exceptions.UnsupportedMediaType | exceptions.NotAcceptable):
@@ -192,6 +198,8 @@ def server_error(request: HttpRequest) -> HttpResponse:
     error = sys.exc_info()[1]
     if isinstance(error, DataError):
         return bad_request(request, error)
+    if isinstance(error, IntegrityError):
+        return conflict(request)
     status = 503 if _is_passing(error) else 500
     if is_api(request):
         return answer(status, retryable=status == 503, retry_after=AGAIN_SECONDS if status == 503 else None)
@@ -204,9 +212,18 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return HttpResponse(page, status=status, headers={"Retry-After": str(AGAIN_SECONDS)} if status == 503 else {})
 
 
+def conflict(request: HttpRequest) -> HttpResponse:
+    """Answer for a row that another request was faster to write."""
+    if request.path_info.startswith((PREFIX, "/_allauth/")):
+        return answer(409)
+    page: str = loader.render_to_string("400.html", {"request": request})
+    return HttpResponse(page, status=409)
+
+
 def _is_passing(error: BaseException | None) -> bool:
     """Say whether it is for want of something that may be there again in a while: room, files, the database."""
-    return isinstance(error, DatabaseError | MemoryError) or (isinstance(error, OSError) and error.errno in WANTING)
+    passing = isinstance(error, OperationalError | InterfaceError | MemoryError)
+    return passing or (isinstance(error, OSError) and error.errno in WANTING)
 
 
 def nothing_here(request: HttpRequest, rest: str = "") -> HttpResponse:
