@@ -6,17 +6,22 @@ A page calls the API with its session and its CSRF token.
 from __future__ import annotations
 
 import structlog
+from allauth.account.adapter import get_adapter
 from allauth.account.auth_backends import AuthenticationBackend
 from allauth.headless.contrib.rest_framework.authentication import XSessionTokenAuthentication
 from allauth.headless.tokens.strategies.sessions import SessionTokenStrategy
 from django.conf import settings
+from django.contrib.sessions.backends.base import SessionBase
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
-from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated, Throttled
 from rest_framework.request import Request
 
+from accounts import password_limits
 from accounts.models import Profile, User
 
 DEVELOPER = "developer@stefna.invalid"
@@ -33,7 +38,7 @@ class WithProfile(AuthenticationBackend):
 class AppSession(XSessionTokenAuthentication):
     """`Authorization: Bearer <session token>` or `X-Session-Token`, with one of the owner's app keys in `X-App-Key`."""
 
-    def authenticate(self, request: Request) -> tuple[User, None] | None:
+    def authenticate(self, request: Request) -> tuple[User, SessionBase] | None:
         token = self.get_session_token(request)
         if not token:
             return None
@@ -45,7 +50,7 @@ class AppSession(XSessionTokenAuthentication):
         # The owner's rights belong in the admin site, behind its own sign-in, and not in an app.
         if not user.is_active or user.is_staff or user.is_superuser:
             raise AuthenticationFailed(_("This account cannot be used in an app."))
-        return user, None
+        return user, found[1]
 
     def get_session_token(self, request: HttpRequest) -> str | None:
         return session_token(request)
@@ -91,3 +96,28 @@ def check_app_key(given: str) -> None:
         sentence = _("This app is not known here, or its key has been replaced.")
         raise AuthenticationFailed(sentence, code="app_key_invalid")
     structlog.contextvars.bind_contextvars(app=known[0])
+
+
+class ReauthenticationRequired(NotAuthenticated):
+    default_detail = gettext_lazy("Please confirm that it is you, or sign in again, and then repeat this.")
+    default_code = "reauthentication_required"
+
+
+def require_recent_sign_in(request: Request) -> None:
+    """Raise ReauthenticationRequired unless the session has lately shown who it is. Guests have nothing to show.
+
+    An app does so at `/_allauth/app/v1/auth/reauthenticate`, a page at its own.
+    """
+    user: User = request.user
+    if user.is_guest or isinstance(request.successful_authenticator, DeveloperWithoutSignIn):
+        return
+    if not password_limits.is_recent(request.auth or request.session, user):
+        raise ReauthenticationRequired
+
+
+def check_password(request: Request, password: str) -> bool:
+    """Compare a password with the account's, within the limits of signing in. Raises Throttled."""
+    try:
+        return bool(get_adapter().reauthenticate(request.user, password))
+    except ValidationError as error:
+        raise Throttled(detail=error.messages[0]) from error

@@ -9,10 +9,20 @@ from django.db import transaction
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
+from accounts import credentials
 from accounts.models import Profile, User
 
 
-class SignUpForm(SignupForm):
+class ReleasesPendingChange:
+    """Let the owner of an address sign up although another account wants to change to it."""
+
+    def clean_email(self) -> str:
+        credentials.release_pending_change(address=self.cleaned_data["email"])  # type: ignore[attr-defined]
+        email: str = super().clean_email()  # type: ignore[misc]
+        return email
+
+
+class SignUpForm(ReleasesPendingChange, SignupForm):
     def save(self, request: HttpRequest) -> User:
         """Make the account and its address, both or none. Mail comes afterwards: it must not hold the write lock."""
         with transaction.atomic():

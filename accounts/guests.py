@@ -17,7 +17,7 @@ from accounts.models import User
 
 COOKIE = "guest"
 SALT = "accounts.guest"
-PAGES_OF_ALLAUTH = ("account_", "mfa_", "socialaccount_", "google_", "apple_", "admin:login")
+PAGES_OF_ALLAUTH = ("account_", "mfa_", "socialaccount_", "usersessions_", "google_", "apple_", "admin:login")
 
 
 def offer(request: HttpRequest, response: HttpResponse) -> HttpResponse:

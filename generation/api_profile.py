@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts import limits
+from accounts.authentication import check_password, require_recent_sign_in
 from accounts.limits import Limit
 from accounts.models import Profile
 from generation import services
@@ -104,12 +105,18 @@ class ProfileView(APIView):
 
     @extend_schema(request=GoodbyeSerializer, responses={204: None})
     def delete(self, request: Request) -> Response:
-        """Delete the account with everything in it. Asks for the password once more."""
+        """Delete the account with everything in it.
+
+        The session has signed in or reauthenticated a few minutes ago, or the password is sent along.
+        """
         asked = GoodbyeSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        user = request.user
-        if user.has_usable_password() and not user.check_password(asked.validated_data.get("password", "")):
+        password = asked.validated_data.get("password")
+        if password is None:
+            require_recent_sign_in(request)
+        elif not request.user.is_guest and not check_password(request, password):
             raise serializers.ValidationError({"password": [_("Please enter your password to delete the account.")]})
+        user = request.user
         services.delete_account(user)
         return Response(status=204)
 
@@ -151,7 +158,11 @@ class ExportView(APIView):
 
     @extend_schema(request=None, responses={202: ExportSerializer})
     def post(self, request: Request) -> Response:
-        """Ask for an export. While one is being made, it is that one."""
+        """Ask for an export. While one is being made, it is that one.
+
+        The session has signed in or reauthenticated a few minutes ago.
+        """
+        require_recent_sign_in(request)
         return self._answer(services.request_export(request.user), 202)
 
     def _answer(self, export: Export | None, status: int) -> Response:

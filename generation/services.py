@@ -19,7 +19,8 @@ from django.db.models import F, Max, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from accounts.models import Profile, default_name
+from accounts import credentials
+from accounts.models import AddressChange, Profile, default_name
 from generation import photos, queue
 from generation.attempts import end, tell
 from generation.exceptions import (
@@ -439,8 +440,24 @@ def delete_account(user: User) -> None:
         names += [profile.avatar.name for profile in Profile.objects.filter(user=user)]
         _remember_calls(Run.objects.filter(user=user).billed_calls_today())
         names += [export.file.name for export in Export.objects.for_user(user)]
+        user_id = user.pk
         user.delete()
         transaction.on_commit(lambda: photos.delete_files(*set(names)))
+    log.info("account_deleted", user_id=user_id)
+
+
+def undo_email_change(*, change: AddressChange) -> bool:
+    """Give an account the address back that it had before; return False when that is not possible any more.
+
+    An account with the address that nobody has proved is deleted: this mail is the proof.
+    """
+    with transaction.atomic():
+        holder = credentials.address_holder(change)
+        if holder and credentials.has_proved_address(holder):
+            return False
+        if holder:
+            delete_account(holder)
+        return credentials.undo_change(change)
 
 
 def _remember_calls(calls: int) -> None:
@@ -502,6 +519,9 @@ def adopt_guest(*, guest: User, user: User) -> None:
         Run.objects.filter(user=guest).update(user=user)
         Notification.objects.for_user(guest).update(user=user)
         expire_exports(Export.objects.for_user(guest))
+        # A request that is repeated after signing in gets the runs that it made before. The account's own keys stay.
+        taken = IdempotencyKey.objects.filter(user=user).values_list("key", flat=True)
+        IdempotencyKey.objects.filter(user=guest).exclude(key__in=list(taken)).update(user=user)
         _keep_the_name(guest, user)
         guest.delete()
 

@@ -20,7 +20,8 @@ from django.db.models import Exists, Manager, OuterRef, Q
 from django.utils import timezone
 from django.utils.translation import gettext_noop
 
-from accounts.models import User
+from accounts.credentials import UNDO_LIFETIME
+from accounts.models import AddressChange, User
 from generation import attempts, metrics, photos, queue, services
 from generation.models import Export, IdempotencyKey, Photo, Run, database_time
 
@@ -130,11 +131,17 @@ def clean_up() -> dict[str, int]:
     for guest in User.objects.expired_guests():
         guest.delete()
         guests += 1
+    unverified = 0
+    for user in User.objects.expired_unverified():
+        services.delete_account(user)
+        unverified += 1
+    AddressChange.objects.filter(created_at__lt=timezone.now() - UNDO_LIFETIME).delete()
     return {
         "counted_periods": counted,
         "expired_keys": expired_keys,
         "expired_sessions": _delete_expired_sessions(),
         "expired_guests": guests,
+        "expired_unverified": unverified,
         "binned_runs": services.empty_bin(),
         "expired_exports": _expire_exports(),
         "orphaned_files": _delete_orphans(),

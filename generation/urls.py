@@ -33,6 +33,7 @@ urlpatterns = [
     path("account/profile/export", views_profile.export, name="export"),
     path("account/profile/export/<uuid:pk>", pictures.export, name="export_download"),
     path("account/profile/delete", views_profile.delete_account, name="delete_account"),
+    path("account/email/undo/<str:key>/", views_profile.undo_email_change, name="undo_email_change"),
     path("account/<int:pk>/avatar", pictures.avatar, name="avatar"),
     path("presets/sheet", pictures.preset_sheet, name="preset_sheet"),
     path("presets/sample", pictures.preview_before, name="preview_before"),

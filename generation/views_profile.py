@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from allauth.account.decorators import reauthentication_required
 from allauth.mfa.models import Authenticator
+from allauth.usersessions.models import UserSession
 from django.contrib import messages
 from django.contrib.auth import logout
+from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -14,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
-from accounts import limits
+from accounts import credentials, limits
 from accounts.exceptions import Refusal
 from accounts.forms import PictureForm, ProfileForm
 from accounts.limits import Limit
@@ -53,6 +55,7 @@ def _page(
         "quota": services.quota(mine),
         "storage": services.storage(mine.user),
         "has_app": Authenticator.Type.TOTP in ways,
+        "devices": UserSession.objects.filter(user=mine.user).count(),
         "passkeys": ways.count(Authenticator.Type.WEBAUTHN),
     }
     return render(request, "accounts/profile.html", context, status=status)
@@ -80,19 +83,24 @@ def change_picture(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def export(request: HttpRequest) -> HttpResponse:
     """Show how far the user's export is; a form asks for one. htmx asks for the changing part alone."""
-    user = _user(request)
     if request.method == "POST":
-        try:
-            services.request_export(user)
-        except GenerationError as error:
-            messages.error(request, error.message)
-        return redirect("export")
+        return _request_export(request)
+    user = _user(request)
     latest = services.latest_export(user)
     if latest and latest.is_ready:
         Notification.objects.for_user(user).filter(subject=latest.pk).mark_read()
     context = {"export": latest, "export_failed": _(EXPORT_FAILED)}
     part = request.htmx and not request.htmx.boosted  # type: ignore[attr-defined]
     return render(request, "accounts/_export.html" if part else "accounts/export.html", context)
+
+
+@reauthentication_required
+def _request_export(request: HttpRequest) -> HttpResponse:
+    try:
+        services.request_export(_user(request))
+    except GenerationError as error:
+        messages.error(request, error.message)
+    return redirect("export")
 
 
 @never_cache
@@ -108,6 +116,22 @@ def delete_account(request: HttpRequest) -> HttpResponse:
         return redirect("studio")
     lost = {"photos": Photo.objects.for_user(user).count(), "runs": Run.objects.for_user(user).count()}
     return render(request, "accounts/delete.html", lost)
+
+
+@login_not_required
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+def undo_email_change(request: HttpRequest, key: str) -> HttpResponse:
+    """Give an account its old address back, for who has the mail that was sent to it. A mail scanner only looks."""
+    change = credentials.find_change(key)
+    if change and request.method == "POST":
+        if services.undo_email_change(change=change):
+            logout(request)
+            sentence = _("Your account has its old e-mail address again. Sign in with a code, and set a new password.")
+            messages.success(request, sentence)
+            return redirect("account_request_login_code")
+        change = None
+    return render(request, "account/undo_email_change.html", {"change": change}, status=200 if change else 404)
 
 
 def _user(request: HttpRequest) -> User:

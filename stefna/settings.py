@@ -52,6 +52,7 @@ INSTALLED_APPS = [
     "allauth.headless",
     "allauth.mfa",
     "allauth.socialaccount",
+    "allauth.usersessions",
     "rest_framework",
     "django_filters",
     "drf_spectacular",
@@ -83,6 +84,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "accounts.sessions.ActivityMiddleware",
     "accounts.guests.VisitorsAtTheDoor",
     "stefna.middleware.SignInRequired",
     "stefna.middleware.RefusalMiddleware",
@@ -221,6 +223,7 @@ LOGIN_REDIRECT_URL = "studio"
 LOGOUT_REDIRECT_URL = "studio"
 
 ACCOUNT_ADAPTER = "stefna.adapter.AccountAdapter"
+SOCIALACCOUNT_ADAPTER = "stefna.adapter.SocialAccountAdapter"
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
@@ -234,6 +237,20 @@ ACCOUNT_EMAIL_NOTIFICATIONS = True
 ACCOUNT_AUTHENTICATED_LOGIN_REDIRECTS = False
 ACCOUNT_LOGIN_BY_CODE_ENABLED = True
 ACCOUNT_LOGIN_BY_CODE_TIMEOUT = 600
+# For changing what one signs in with, export and deletion. A fresh sign-in counts.
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 300
+# Beside allauth's own: by ip, which is the client's address, and by key, which is the address of the account or mail.
+ACCOUNT_RATE_LIMITS = {
+    # Here the key is client and account (accounts/password_limits.py); of a second factor it is the account.
+    "login_failed": "10/m/ip,5/5m/key",
+    "password_failed_account": "50/10m/key",
+    "signup": "10/m/ip,30/h/ip",
+    "request_login_code": "10/m/ip,30/h/ip,3/m/key,15/h/key",
+    "reset_password": "10/m/ip,30/h/ip,3/m/key,15/h/key",
+    "confirm_email": "1/3m/key,30/h/ip",
+    "stranger_mail": "20/h/ip,6/h/key",
+}
 # One address, changed by confirming the new one.
 ACCOUNT_CHANGE_EMAIL = True
 ALLAUTH_TRUSTED_PROXY_COUNT = TRUSTED_PROXIES

@@ -3,13 +3,16 @@
 import io
 import json
 import re
+import time
 import zipfile
+from urllib.parse import quote
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 from PIL import Image
 
+from accounts import password_limits
 from accounts.models import Profile, User
 from accounts.tests.test_accounts import PASSWORD, submit
 from conftest import small
@@ -28,6 +31,14 @@ def no_limits_of_other_tests(settings):
 def signed_in(client, alice):
     client.force_login(alice)
     return client
+
+
+@pytest.fixture
+def just_signed_in(signed_in):
+    session = signed_in.session
+    session[password_limits.SIGNED_IN_AT] = time.time()
+    session.save()
+    return signed_in
 
 
 def picture():
@@ -105,7 +116,8 @@ def test_bad_picture_is_named_and_the_old_one_stays(signed_in, alice, sent, sent
     assert Profile.objects.get(user=alice).avatar.name == before
 
 
-def test_export_holds_photos_pictures_and_what_they_are(signed_in, alice, start, work):
+def test_export_holds_photos_pictures_and_what_they_are(just_signed_in, alice, start, work):
+    signed_in = just_signed_in
     run = start()
     work()
     signed_in.post(reverse("change_picture"), {"picture": picture()})
@@ -152,6 +164,15 @@ def test_deleting_takes_everything_and_says_so(
 def test_account_without_a_password_can_be_deleted(client, db):
     user = User.objects.create_user("social@example.com")
     client.force_login(user)
+    # A session that nobody knows how old it is: there is no password to ask for, so a new sign-in is.
+    answer = client.post(reverse("delete_account"))
+    assert answer.url == f"{reverse('account_login')}?next={quote(reverse('delete_account'), safe='')}"
+    assert User.objects.exists()
+    assert client.get(reverse("profile")).status_code == 302
+    client.force_login(user)
+    session = client.session
+    session[password_limits.SIGNED_IN_AT] = time.time()
+    session.save()
     client.post(reverse("delete_account"))
     assert not User.objects.exists()
 

@@ -272,7 +272,7 @@ def test_unconfirmed_address_cannot_add_a_second_factor_where_addresses_count(cl
 
 
 def test_address_changes_when_the_new_one_is_confirmed(client, member):
-    client.force_login(member)
+    sign_in(client)
     client.post(reverse("account_email"), {"email": "New@example.com", "action_add": ""})
     member.refresh_from_db()
     assert member.email == "alice@example.com"

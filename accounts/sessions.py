@@ -1,0 +1,55 @@
+"""The session of a request: when it was last used, for the list of devices, and when it has to be signed in again."""
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+
+from allauth.account.adapter import get_adapter
+from allauth.core.exceptions import ReauthenticationRequired
+from allauth.usersessions.models import UserSession
+from django.contrib import messages
+from django.contrib.auth import logout
+from django.core.cache import cache
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.http import urlencode
+from django.utils.translation import gettext as _
+
+TRACK_SECONDS = 300
+
+
+class ActivityMiddleware:
+    """Note where and when a session of the pages was used, at most once in five minutes.
+
+    allauth's own middleware would write a row for every request.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if request.session.session_key and request.user.is_authenticated:
+            track(request)
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Send who has neither password nor passkey to the sign-in page; allauth has a page for all others."""
+        if not isinstance(exception, ReauthenticationRequired) or not request.user.is_authenticated:
+            return None
+        if get_adapter().get_reauthentication_methods(request.user):
+            return None
+        logout(request)
+        messages.info(request, _("Please sign in again to go on."))
+        return redirect(f"{reverse('account_login')}?{urlencode({'next': request.path})}")
+
+
+def track(request: HttpRequest) -> None:
+    """Write down the use of the request's session, unless that was done a few minutes ago."""
+    name = hashlib.sha256(f"{request.session.session_key}".encode()).hexdigest()
+    if cache.add(f"session_seen:{name}", 1, TRACK_SECONDS):
+        # Without a client address there is nothing to show; the page is served all the same.
+        with suppress(PermissionDenied):
+            UserSession.objects.create_from_request(request)
