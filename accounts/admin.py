@@ -1,15 +1,26 @@
+from typing import Any
+
+import structlog
+from allauth.account.adapter import get_adapter
 from allauth.account.admin import EmailAddressAdmin as StockEmailAddressAdmin
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.socialaccount.admin import SocialAccountAdmin as StockSocialAccountAdmin
 from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
+from allauth.usersessions.models import UserSession
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as StockUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 
+from accounts import credentials
 from accounts.models import Profile, User
+
+log = structlog.get_logger("accounts")
+
+RIGHTS = ["is_staff", "is_superuser", "groups", "user_permissions"]
 
 
 class ProfileInline(admin.StackedInline):
@@ -51,9 +62,40 @@ class UserAdmin(StockUserAdmin):
     add_fieldsets = [(None, {"classes": ["wide"], "fields": ["email", "usable_password", "password1", "password2"]})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
-        """Who may change accounts may not give themselves rights by it."""
-        rights = [] if is_superuser(request) else ["is_staff", "is_superuser", "groups", "user_permissions"]
-        return [*self.readonly_fields, *rights]
+        """Who may change accounts may neither give themselves rights by it nor sign in as others."""
+        if is_superuser(request):
+            return [*self.readonly_fields]
+        return [*self.readonly_fields, *RIGHTS, *([] if obj is None else ["email", "has_password"])]
+
+    def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
+        """Show others whether there is a password, in the place of its hash and of the link to change it."""
+        fieldsets = super().get_fieldsets(request, obj)
+        if obj is None or is_superuser(request):
+            return fieldsets
+        (name, first), *others = fieldsets
+        shown = ["has_password" if field == "password" else field for field in first["fields"]]
+        return [(name, {**first, "fields": shown}), *others]
+
+    @admin.display(description="password", boolean=True)
+    def has_password(self, user: User) -> bool:
+        return user.has_usable_password()
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
+        if not is_superuser(request):
+            raise PermissionDenied
+        response = super().user_change_password(request, id, form_url)
+        # Only a form that was accepted leads elsewhere.
+        if request.method == "POST" and response.status_code == 302:
+            tell_member(User.objects.get(pk=id), "password")
+        return response
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        """Save the account; another address has to be proved, and the old one gets a notice."""
+        old = form.initial.get("email") if change and "email" in form.changed_data else None
+        super().save_model(request, obj, form, change)
+        if old:
+            credentials.replace_address(user=obj)
+            tell_member(obj, "email", address=old)
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         return super().has_change_permission(request, obj) and may_manage(request, obj)
@@ -66,6 +108,13 @@ class UserAdmin(StockUserAdmin):
         return self.inlines if obj else []
 
 
+def tell_member(user: User, what: str, *, address: str | None = None) -> None:
+    """Tell a member by e-mail, and the log, that a superuser has changed what they sign in with."""
+    log.info("credentials_changed", user_id=user.pk, what=what, code="staff")
+    if address or user.email:
+        get_adapter().send_notification_mail("account/email/staff_change", user, {"what": what}, address or user.email)
+
+
 def is_superuser(request: HttpRequest) -> bool:
     return request.user.is_authenticated and request.user.is_superuser
 
@@ -76,11 +125,13 @@ def may_manage(request: HttpRequest, user: User | None) -> bool:
 
 
 # Keys of sign-in services come from the environment. A row here would be a second truth, and a secret in the database.
-admin.site.unregister([SocialApp, SocialToken, Authenticator, EmailAddress, SocialAccount])
+admin.site.unregister([SocialApp, SocialToken, Authenticator, EmailAddress, SocialAccount, UserSession])
 
 
 class SignInAdmin(admin.ModelAdmin):
-    """What people sign in with. They add it themselves; what staff sign in with is the superuser's matter."""
+    """What people sign in with, for reading. Only superusers change it; of other staff they alone see it."""
+
+    what = ""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
         found = super().get_queryset(request)
@@ -89,25 +140,45 @@ class SignInAdmin(admin.ModelAdmin):
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
-
-@admin.register(EmailAddress)
-class EmailAddressAdmin(SignInAdmin, StockEmailAddressAdmin):
-    readonly_fields = ["user", "email"]
-
-    @admin.action(permissions=["change"], description="Mark selected addresses as verified")
-    def make_verified(self, request: HttpRequest, queryset: QuerySet[EmailAddress]) -> None:
-        super().make_verified(request, queryset)
-
-
-class Seen(SignInAdmin):
-    """What is looked at, and taken away for who has lost it."""
-
     def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
         return False
 
+    def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return is_superuser(request)
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        super().delete_model(request, obj)
+        tell_member(obj.user, self.what)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet) -> None:
+        for row in queryset.select_related("user"):
+            self.delete_model(request, row)
+
+
+@admin.register(EmailAddress)
+class EmailAddressAdmin(SignInAdmin, StockEmailAddressAdmin):
+    what = "email"
+    readonly_fields = ["user", "email"]
+
+    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return is_superuser(request)
+
+    @admin.action(permissions=["change"], description="Mark selected addresses as verified")
+    def make_verified(self, request: HttpRequest, queryset: QuerySet[EmailAddress]) -> None:
+        addresses = list(queryset.filter(verified=False).select_related("user"))
+        super().make_verified(request, queryset)
+        for address in addresses:
+            self.log_change(request, address, "Marked as verified.")
+            tell_member(address.user, self.what)
+
+    def save_model(self, request: HttpRequest, obj: EmailAddress, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        tell_member(obj.user, self.what)
+
 
 @admin.register(Authenticator)
-class AuthenticatorAdmin(Seen):
+class AuthenticatorAdmin(SignInAdmin):
+    what = "second_step"
     # Not its data, which are the secret.
     fields = ["user", "type", "created_at", "last_used_at"]
     list_display = ["user", "type", "created_at", "last_used_at"]
@@ -116,5 +187,19 @@ class AuthenticatorAdmin(Seen):
 
 
 @admin.register(SocialAccount)
-class SocialAccountAdmin(Seen, StockSocialAccountAdmin):
+class SocialAccountAdmin(SignInAdmin, StockSocialAccountAdmin):
+    what = "social_account"
     fields = ["user", "provider", "uid", "last_login", "date_joined"]
+
+
+@admin.register(UserSession)
+class SessionAdmin(SignInAdmin):
+    what = "session"
+    # Not its key, which is the token.
+    fields = ["user", "created_at", "last_seen_at", "ip", "user_agent"]
+    list_display = ["user", "created_at", "last_seen_at", "ip"]
+    list_select_related = ["user__profile"]
+    search_fields = ["user__email"]
+
+    def delete_model(self, request: HttpRequest, obj: UserSession) -> None:
+        obj.end()

@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 from allauth.account.models import EmailAddress
 from allauth.account.signals import (
+    authentication_step_completed,
     email_changed,
     email_confirmed,
     login_code_rejected,
@@ -42,6 +43,12 @@ def upsert_profile(
 @receiver(user_signed_up)
 def remember_sign_up(request: HttpRequest, user: User, **kwargs: Any) -> None:
     credentials.remember_sign_up(request=request, user=user)
+
+
+@receiver(authentication_step_completed)
+def notice_a_code(method: str, user: User, email: str | None = None, **kwargs: Any) -> None:
+    if method == "code" and email:
+        credentials.ensure_address(user=user, email=email)
 
 
 @receiver(email_confirmed)

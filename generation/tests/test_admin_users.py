@@ -4,6 +4,7 @@ import pytest
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount
+from allauth.usersessions.models import UserSession
 from django.contrib.admin.models import LogEntry
 from django.core.files.storage import default_storage
 from django.test import Client
@@ -194,14 +195,89 @@ def test_what_staff_sign_in_with_is_the_superusers_matter(staff, second_steps):
         assert helper.get(address).status_code == 200
     for address in pages(second_steps["boss"]):
         assert helper.get(address).status_code == 302
-        assert helper.post(address.replace("change", "delete"), {"post": "yes"}).status_code == 302
+        assert helper.post(address.replace("change", "delete"), {"post": "yes"}).status_code in (302, 403)
     assert all(type(one).objects.filter(pk=one.pk).exists() for one in second_steps["boss"])
 
 
-@pytest.mark.parametrize(("right", "verified"), [("view", False), ("change", True)])
-def test_address_is_marked_as_verified_by_who_may_change_it(staff, second_steps, right, verified):
-    address = second_steps["alice"][2]
-    asked = {"action": "make_verified", "_selected_action": [address.pk]}
-    staff(f"{right}_emailaddress").post(reverse("admin:account_emailaddress_changelist"), asked)
-    address.refresh_from_db()
-    assert address.verified is verified
+RIGHTS = [
+    f"{right}_{model}"
+    for model in ("user", "profile", "emailaddress", "authenticator", "socialaccount", "usersession", "group")
+    for right in ("view", "change", "add", "delete")
+]
+
+
+def test_staff_with_every_right_take_over_no_member(staff, second_steps, alice):
+    helper = staff(*RIGHTS)
+    step, social, row = second_steps["alice"]
+    session = UserSession.objects.create(user=alice, ip="203.0.113.9", session_key="k" * 32, user_agent="x")
+    before = User.objects.values().get(pk=alice.pk)
+    page = helper.get(address(alice)).content.decode()
+    assert alice.email in page
+    assert 'name="email"' not in page
+    assert "password/" not in page
+    assert before["password"] not in page
+    inlines = {"profile-TOTAL_FORMS": 0, "profile-INITIAL_FORMS": 0}
+    sent = {"email": "mine@example.com", "password": "x", "is_active": "on"} | inlines
+    assert helper.post(address(alice), sent).status_code == 302
+    words = {"password1": "a-password-of-staff", "password2": "a-password-of-staff", "usable_password": "true"}
+    assert helper.post(reverse("admin:auth_user_password_change", args=[alice.pk]), words).status_code == 403
+    asked = {"action": "make_verified", "_selected_action": [row.pk]}
+    helper.post(reverse("admin:account_emailaddress_changelist"), asked)
+    changed = {"email": "mine@example.com", "user": alice.pk, "verified": "on", "primary": "on"}
+    helper.post(reverse("admin:account_emailaddress_change", args=[row.pk]), changed)
+    rows = {
+        "mfa_authenticator": step,
+        "socialaccount_socialaccount": social,
+        "account_emailaddress": row,
+        "usersessions_usersession": session,
+    }
+    for name, one in rows.items():
+        assert helper.post(reverse(f"admin:{name}_delete", args=[one.pk]), {"post": "yes"}).status_code == 403
+        assert helper.post(reverse(f"admin:{name}_add"), changed).status_code == 403
+        assert session.session_key not in helper.get(reverse(f"admin:{name}_changelist")).content.decode()
+        assert type(one).objects.filter(pk=one.pk).exists()
+    row.refresh_from_db()
+    assert (row.verified, row.primary, row.email) == (False, False, alice.email)
+    assert User.objects.values().get(pk=alice.pk) == before
+
+
+def notices(mails):
+    return [(one.to, one.subject) for one in mails if "administrator" in one.subject]
+
+
+def test_superuser_changes_credentials_and_the_member_is_told(owner, second_steps, alice, mailoutbox):
+    step, social, row = second_steps["alice"]
+    words = {"password1": "a-password-of-the-owner", "password2": "another", "usable_password": "true"}
+    password = reverse("admin:auth_user_password_change", args=[alice.pk])
+    assert owner.post(password, words).status_code == 200
+    assert notices(mailoutbox) == []
+    owner.post(password, words | {"password2": words["password1"]})
+    owner.post(reverse("admin:account_emailaddress_changelist"),
+               {"action": "make_verified", "_selected_action": [row.pk]})  # fmt: skip
+    owner.post(reverse("admin:mfa_authenticator_delete", args=[step.pk]), {"post": "yes"})
+    owner.post(reverse("admin:socialaccount_socialaccount_delete", args=[social.pk]), {"post": "yes"})
+    row.refresh_from_db()
+    alice.refresh_from_db()
+    assert (row.verified, alice.check_password(words["password1"])) == (True, True)
+    told = ([alice.email], "An administrator changed your account")
+    assert notices(mailoutbox) == [told] * 4
+    assert LogEntry.objects.count() == 4
+
+
+def test_superuser_changes_an_address_and_the_old_one_is_told(owner, alice, mailoutbox):
+    EmailAddress.objects.create(user=alice, email=alice.email, verified=True, primary=True)
+    sent = {"email": "new@example.com", "is_active": "on", "profile-TOTAL_FORMS": 0, "profile-INITIAL_FORMS": 0}
+    assert owner.post(address(alice), sent).status_code == 302
+    alice.refresh_from_db()
+    assert alice.email == "new@example.com"
+    assert [(one.email, one.verified) for one in EmailAddress.objects.filter(user=alice)] == [(alice.email, False)]
+    assert notices(mailoutbox) == [(["alice@example.com"], "An administrator changed your account")]
+    assert LogEntry.objects.count() == 1
+
+
+def test_superuser_ends_a_session(owner, client, alice):
+    client.force_login(alice)
+    assert client.get(reverse("profile")).status_code == 200
+    session = UserSession.objects.get(user=alice)
+    owner.post(reverse("admin:usersessions_usersession_delete", args=[session.pk]), {"post": "yes"})
+    assert client.get(reverse("profile")).status_code == 302
