@@ -1,0 +1,141 @@
+"""Limits that slow an attacker down and not the member."""
+
+import json
+import re
+import time
+
+import pytest
+from allauth.account.models import EmailAddress
+from django.conf import settings as ours
+from django.core import mail
+from django.test import Client
+from django.urls import reverse
+
+from accounts.tests.test_accounts import PASSWORD
+
+pytestmark = pytest.mark.django_db
+APP = "/_allauth/app/v1"
+ATTACKER, MEMBER = "203.0.113.66", "198.51.100.7"
+
+
+@pytest.fixture(autouse=True)
+def as_in_production(settings):
+    settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+
+
+@pytest.fixture
+def member(alice):
+    EmailAddress.objects.create(user=alice, email=alice.email, verified=True, primary=True)
+    return alice
+
+
+def browser(address):
+    return Client(REMOTE_ADDR=address)
+
+
+def by_page(client, email, password):
+    answer = client.post(reverse("account_login"), {"login": email, "password": password})
+    return answer.status_code == 302
+
+
+def by_app(client, email, password):
+    sent = json.dumps({"email": email, "password": password})
+    return client.post(f"{APP}/auth/login", sent, content_type="application/json").status_code == 200
+
+
+def by_code(client, email):
+    answer = client.post(reverse("account_request_login_code"), {"email": email})
+    code = re.search(r"^([A-Z0-9]{4}-[A-Z0-9]{4})$", mail.outbox[-1].body, re.MULTILINE)[1]
+    client.post(answer.url, {"code": code})
+    return client.get(reverse("profile")).status_code == 200
+
+
+DOORS = pytest.mark.parametrize("door", [by_page, by_app])
+
+
+@DOORS
+def test_six_wrong_passwords_from_elsewhere_keep_nobody_out(member, door):
+    attacker = browser(ATTACKER)
+    assert not any(door(attacker, member.email, f"guess {number}") for number in range(6))
+    assert not door(attacker, member.email, PASSWORD)
+    assert door(browser(MEMBER), member.email, PASSWORD)
+    assert by_code(browser("198.51.100.8"), member.email)
+
+
+@DOORS
+def test_many_addresses_that_guess_slow_the_password_only(member, settings, door):
+    settings.ACCOUNT_RATE_LIMITS = ours.ACCOUNT_RATE_LIMITS | {"password_failed_account": "10/10m/key"}
+    known = browser(MEMBER)
+    assert door(known, member.email, PASSWORD)
+    # A page notes where it is used, and so does signing in.
+    for number in range(10):
+        assert not door(browser(f"203.0.113.{number}"), member.email, "guess")
+    assert not door(browser("203.0.113.200"), member.email, PASSWORD)
+    assert by_code(browser("203.0.113.201"), member.email)
+    assert door(browser(MEMBER), member.email, PASSWORD)
+
+
+@DOORS
+def test_one_client_is_one_client_whatever_it_writes_behind_its_network(member, door):
+    for number in range(5):
+        assert not door(browser(f"2001:db8:0:1::{number + 1}"), member.email, "guess")
+    assert not door(browser("2001:db8:0:1:ffff::9"), member.email, PASSWORD)
+    assert door(browser("2001:db8:0:2::1"), member.email, PASSWORD)
+
+
+def test_new_password_by_link_is_not_kept_out_by_the_old_failures(member):
+    client = browser(MEMBER)
+    for number in range(6):
+        by_page(client, member.email, f"guess {number}")
+    client.post(reverse("account_reset_password"), {"email": member.email})
+    form = client.get(re.search(r"http://testserver(\S+)", mail.outbox[-1].body)[1])
+    client.post(form.url, {"password1": "quite-another-one", "password2": "quite-another-one"})
+    assert by_page(client, member.email, "quite-another-one")
+
+
+def app(path, **fields):
+    def send(client, email):
+        return client.post(f"{APP}/auth/{path}", json.dumps(fields | {"email": email}), content_type="application/json")
+
+    return send
+
+
+def page(name, **fields):
+    return lambda client, email: client.post(reverse(name), fields | {"email": email})
+
+
+MAILS = {
+    "page code": page("account_request_login_code"),
+    "page reset": page("account_reset_password"),
+    "page sign up": page("account_signup", password1=PASSWORD),
+    "app code": app("code/request"),
+    "app reset": app("password/request"),
+    "app sign up": app("signup", password=PASSWORD),
+}
+
+
+@pytest.mark.parametrize("way", MAILS)
+def test_one_client_sends_no_forty_mails_to_strangers(way, time_machine):
+    for number in range(40):
+        # Slowly, so that only the limits of an hour count.
+        time_machine.move_to(time.time() + 10)
+        MAILS[way](browser(ATTACKER), f"stranger{number}@example.com")
+    assert 5 <= len(mail.outbox) <= 20
+    MAILS[way](browser(MEMBER), "another@example.com")
+    assert mail.outbox[-1].to == ["another@example.com"]
+
+
+def test_one_client_has_one_limit_for_all_ways(time_machine):
+    for number in range(40):
+        time_machine.move_to(time.time() + 10)
+        list(MAILS.values())[number % len(MAILS)](browser(ATTACKER), f"stranger{number}@example.com")
+    assert len(mail.outbox) <= 20
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_many_clients_do_not_fill_one_mailbox(member, known, time_machine):
+    target = member.email if known else "stranger@example.com"
+    for number in range(120):
+        time_machine.move_to(time.time() + 10)
+        list(MAILS.values())[number % len(MAILS)](browser(f"203.0.113.{number}"), target)
+    assert 0 < len(mail.outbox) <= 40
