@@ -93,6 +93,8 @@ class UserAdmin(StockUserAdmin):
         """Save the account; another address has to be proved, and the old one gets a notice."""
         old = form.initial.get("email") if change and "email" in form.changed_data else None
         super().save_model(request, obj, form, change)
+        if change and "is_active" in form.changed_data:
+            credentials.end_picture_addresses(user=obj)
         if old:
             credentials.replace_address(user=obj)
             tell_member(obj, "email", address=old)

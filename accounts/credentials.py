@@ -47,6 +47,11 @@ def wipe(*, user: User, reason: str, keep_password: bool = False) -> None:
     log.info("credentials_changed", user_id=user.pk, what="all", code=reason)
 
 
+def end_picture_addresses(*, user: User) -> None:
+    """Make every picture address that was signed for an account invalid."""
+    User.objects.filter(pk=user.pk).update(media_version=F("media_version") + 1)
+
+
 def end_sessions(*, user: User, only: int | None = None) -> None:
     """End the sessions of an account, on pages and in apps; or one of them."""
     sessions = UserSession.objects.filter(user=user)

@@ -13,7 +13,7 @@ import environ
 import structlog
 from django.core.exceptions import ImproperlyConfigured
 
-from stefna import counters
+from stefna import counters, private
 
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -165,11 +165,16 @@ STORAGES = {
         if CLOUDINARY_URL
         else "django.core.files.storage.FileSystemStorage"
     },
-    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    # A proxy may serve these.
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage",
+        "OPTIONS": {"file_permissions_mode": 0o644, "directory_permissions_mode": 0o755},
+    },
 }
 # Uploads in progress have a directory of their own, so that `sweep` can clear what a killed process left.
 FILE_UPLOAD_TEMP_DIR = STATE_DIR / "tmp"
-FILE_UPLOAD_PERMISSIONS = 0o640
+# Whatever the umask: others on this host may read neither photos nor the database. `prepare` repairs what is older.
+FILE_UPLOAD_PERMISSIONS, FILE_UPLOAD_DIRECTORY_PERMISSIONS = private.FILE_MODE, private.FOLDER_MODE
 
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
@@ -182,8 +187,15 @@ os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(COUNTERS_DIR)
 # Who may read /metrics, and which part is not ready, as Authorization: Bearer …; without one only staff may.
 METRICS_TOKEN = env("METRICS_TOKEN", default="")
 
-for directory in (MEDIA_ROOT, FILE_UPLOAD_TEMP_DIR, COUNTERS_DIR, STATIC_ROOT):
-    directory.mkdir(parents=True, exist_ok=True)
+PRIVATE_FOLDERS = [MEDIA_ROOT, FILE_UPLOAD_TEMP_DIR, COUNTERS_DIR]
+PRIVATE_FILES = [SECRET_FILE, *(STATE_DIR / f"beat{end}" for end in ("", "-wal", "-shm", ".db"))]
+for directory in (STATE_DIR, *PRIVATE_FOLDERS):
+    private.make_folder(directory)
+STATIC_ROOT.mkdir(parents=True, exist_ok=True)
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3" and DATABASES["default"]["NAME"] != ":memory:":
+    database_file = Path(DATABASES["default"]["NAME"]).absolute()
+    private.make_file(database_file)
+    PRIVATE_FILES += [database_file.with_name(database_file.name + end) for end in private.BESIDE]
 
 # -- Services that pictures are made with ----------------------------------------------------------------
 
