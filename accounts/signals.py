@@ -86,8 +86,10 @@ def log_password(user: User, **kwargs: Any) -> None:
 
 
 @receiver(email_changed)
-def log_address(user: User, **kwargs: Any) -> None:
-    _log_change("email", user.pk)
+def log_address(user: User, from_email_address: EmailAddress | None, **kwargs: Any) -> None:
+    # Sent for the first address as well, which is no change.
+    if from_email_address:
+        _log_change("email", user.pk)
 
 
 @receiver(email_changed)

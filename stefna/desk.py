@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
+from django.contrib.admin.actions import delete_selected
 from django.contrib.auth.decorators import login_not_required
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path
@@ -16,6 +20,8 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 
 from generation import admin_circuits, views_metrics
+
+log = structlog.get_logger("stefna")
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,25 @@ PAGES = [
 ]
 
 
+@functools.wraps(delete_selected)
+def delete_and_log(model_admin: Any, request: HttpRequest, queryset: QuerySet) -> TemplateResponse | None:
+    """Delete rows, and log each as an event: Django writes several entries at once, without their signal."""
+    deleted = list(queryset.values_list("pk", flat=True))
+    response: TemplateResponse | None = delete_selected(model_admin, request, queryset)
+    if response is None and len(deleted) > 1:
+        for pk in deleted:
+            what = model_admin.opts.model_name
+            log.info("staff_action", user_id=request.user.pk, what=what, target=str(pk), code="deleted")
+    return response
+
+
 class Desk(admin.AdminSite):
     site_header = site_title = "Stefna"
     index_title = "The owner's desk"
+
+    def __init__(self, name: str = "admin") -> None:
+        super().__init__(name)
+        self.add_action(delete_and_log, "delete_selected")
 
     # Sign-in to the admin site goes through the same rate limits as every other sign-in.
     @method_decorator([login_not_required, never_cache, secure_admin_login])
