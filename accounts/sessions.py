@@ -1,6 +1,7 @@
 """The session of a request: when it was last used, for the list of devices, and when it has to be signed in again."""
 
 import hashlib
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -19,6 +20,7 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
 TRACK_SECONDS = 300
+REMEMBER_SECONDS = 24 * 3600
 
 
 class ActivityMiddleware:
@@ -47,9 +49,15 @@ class ActivityMiddleware:
 
 
 def track(request: HttpRequest) -> None:
-    """Write down the use of the request's session, unless that was done a few minutes ago."""
-    name = hashlib.sha256(f"{request.session.session_key}".encode()).hexdigest()
-    if cache.add(f"session_seen:{name}", 1, TRACK_SECONDS):
-        # Without a client address there is nothing to show; the page is served all the same.
-        with suppress(PermissionDenied):
-            UserSession.objects.create_from_request(request)
+    """Write down the use of the request's session, unless that was done, or it was first seen, a few minutes ago.
+
+    Signing in has written it down; this is for long sessions, and for those of before there was a list.
+    """
+    name = "session_seen:" + hashlib.sha256(f"{request.session.session_key}".encode()).hexdigest()
+    now = time.time()
+    if cache.add(name, now, REMEMBER_SECONDS) or now - cache.get(name, now) < TRACK_SECONDS:
+        return
+    cache.set(name, now, REMEMBER_SECONDS)
+    # Without a client address there is nothing to show; the page is served all the same.
+    with suppress(PermissionDenied):
+        UserSession.objects.create_from_request(request)

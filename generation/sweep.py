@@ -131,17 +131,14 @@ def clean_up() -> dict[str, int]:
     for guest in User.objects.expired_guests():
         guest.delete()
         guests += 1
-    unverified = 0
     for user in User.objects.expired_unverified():
         services.delete_account(user)
-        unverified += 1
     AddressChange.objects.filter(created_at__lt=timezone.now() - UNDO_LIFETIME).delete()
     return {
         "counted_periods": counted,
         "expired_keys": expired_keys,
         "expired_sessions": _delete_expired_sessions(),
         "expired_guests": guests,
-        "expired_unverified": unverified,
         "binned_runs": services.empty_bin(),
         "expired_exports": _expire_exports(),
         "orphaned_files": _delete_orphans(),

@@ -121,9 +121,9 @@ def delete_account(request: HttpRequest) -> HttpResponse:
 @login_not_required
 @never_cache
 @require_http_methods(["GET", "HEAD", "POST"])
-def undo_email_change(request: HttpRequest, key: str) -> HttpResponse:
+def undo_email_change(request: HttpRequest) -> HttpResponse:
     """Give an account its old address back, for who has the mail that was sent to it. A mail scanner only looks."""
-    change = credentials.find_change(key)
+    change = credentials.find_change(request.GET.get("key", ""))
     if change and request.method == "POST":
         if services.undo_email_change(change=change):
             logout(request)

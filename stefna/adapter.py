@@ -20,6 +20,7 @@ from django.contrib.auth.hashers import make_password
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
 from accounts import credentials, guests, password_limits
@@ -75,7 +76,7 @@ class AccountAdapter(DefaultAccountAdapter):
     ) -> None:
         """Add the way back to the notice of a changed address, which goes to the old one."""
         if template_prefix == "account/email/email_changed" and (key := getattr(user, "undo_key", "")):
-            undo_url = self.request.build_absolute_uri(reverse("undo_email_change", args=[key]))
+            undo_url = self.request.build_absolute_uri(f"{reverse('undo_email_change')}?{urlencode({'key': key})}")
             context = (context or {}) | {"undo_url": undo_url}
         super().send_notification_mail(template_prefix, user, context, email)
 

@@ -265,6 +265,8 @@ ACCOUNT_RATE_LIMITS = {
 }
 # One address, changed by confirming the new one.
 ACCOUNT_CHANGE_EMAIL = True
+# Shows when a device was last used; accounts.sessions writes it down, less often than allauth's middleware would.
+USERSESSIONS_TRACK_ACTIVITY = True
 ALLAUTH_TRUSTED_PROXY_COUNT = TRUSTED_PROXIES
 
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]

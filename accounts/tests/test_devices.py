@@ -1,14 +1,13 @@
 """The list of devices: where an account is signed in, and signing it out there."""
 
 import json
-from datetime import timedelta
+import time
 
 import pytest
 from allauth.account.models import EmailAddress
 from allauth.usersessions.models import UserSession
 from django.test import Client
 from django.urls import reverse
-from django.utils import timezone
 
 from accounts.tests.test_accounts import PASSWORD, submit
 
@@ -98,24 +97,33 @@ def test_app_lists_and_ends_sessions(member):
     there, token = browser(member, "there"), app(member)
     listed = call(token, "get").json()["data"]
     assert {one["user_agent"]: one["is_current"] for one in listed} == {"there": False, "App": True}
+    assert all(one["last_seen_at"] for one in listed)
     chosen = [one["id"] for one in listed if not one["is_current"]]
     assert call(token, "delete", {"sessions": chosen}).status_code == 200
     assert (is_in(there), ping(token)) == (False, 200)
 
 
-def test_session_of_before_is_listed_once_it_is_used(member, client):
+def test_session_of_before_is_listed_once_it_was_used_for_a_while(member, client, time_machine):
     client.force_login(member)
+    assert is_in(client)
     assert not UserSession.objects.exists()
+    time_machine.move_to(time.time() + 301)
     assert is_in(client)
     assert UserSession.objects.get().user == member
 
 
-def test_use_is_noted_every_few_minutes_and_not_with_each_request(member, client):
-    client.force_login(member)
+def test_use_is_noted_every_few_minutes_and_not_with_each_request(member, time_machine):
+    client = browser(member, "here")
+    signed_in = UserSession.objects.get().last_seen_at
+    time_machine.move_to(time.time() + 299)
     assert is_in(client)
-    UserSession.objects.update(last_seen_at=timezone.now() - timedelta(days=1))
+    assert UserSession.objects.get().last_seen_at == signed_in
+    time_machine.move_to(time.time() + 5)
     assert is_in(client)
-    assert UserSession.objects.get().last_seen_at < timezone.now() - timedelta(hours=1)
+    noted = UserSession.objects.get().last_seen_at
+    assert noted > signed_in
+    assert is_in(client)
+    assert UserSession.objects.get().last_seen_at == noted
 
 
 def test_changed_password_ends_other_sessions(member):

@@ -252,7 +252,7 @@ def test_way_back_works_for_seven_days(member, days, time_machine):
     link = way_back("alice@example.com")
     time_machine.move_to(time.time() + days * 24 * 3600, tick=True)
     assert Client().get(link).status_code == (200 if days < 7 else 404)
-    assert Client().get(link[:-2] + "x/").status_code == 404
+    assert Client().get(link[:-1] + ("x" if link[-1] != "x" else "y")).status_code == 404
 
 
 def test_recent_is_what_the_setting_says(settings, member):

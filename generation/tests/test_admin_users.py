@@ -278,6 +278,7 @@ def test_superuser_changes_an_address_and_the_old_one_is_told(owner, alice, mail
 def test_superuser_ends_a_session(owner, client, alice):
     client.force_login(alice)
     assert client.get(reverse("profile")).status_code == 200
-    session = UserSession.objects.get(user=alice)
+    key = client.session.session_key
+    session = UserSession.objects.create(user=alice, ip="203.0.113.9", session_key=key, user_agent="x")
     owner.post(reverse("admin:usersessions_usersession_delete", args=[session.pk]), {"post": "yes"})
     assert client.get(reverse("profile")).status_code == 302

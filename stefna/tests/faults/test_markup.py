@@ -15,6 +15,7 @@ from generation import exports, photos, services
 from generation.models import Preset, Run
 from notifications import emails
 from notifications.models import Notification
+from stefna.tests.stage import just_signed_in
 
 MARKUP = """"'><script>document.title="run"</script><img src=x onerror=alert(1)>"""
 SHOWN = "&lt;script&gt;document.title="
@@ -64,7 +65,7 @@ def test_answers_of_the_api_are_no_pages(client, alice, marked):
         said += json.dumps(answer.json())
     # Unchanged: who shows it escapes it.
     assert said.count(json.dumps(MARKUP)) >= 10
-    client.post("/api/v1/profile/export")
+    assert just_signed_in(alice).post("/api/v1/profile/export").status_code == 202
     assert exports.make_next()
     export = b"".join(client.get(client.get("/api/v1/profile/export").json()["url"]).streaming_content)
     with zipfile.ZipFile(io.BytesIO(export)) as archive:
