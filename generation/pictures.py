@@ -70,7 +70,7 @@ def _is_signed(request: HttpRequest, user: User) -> bool:
 
 def _found(rows: Any, request: HttpRequest, pk: uuid.UUID) -> Any:
     """Return a row that this request may see: another's picture is as missing as one that never was."""
-    found = get_object_or_404(rows.filter(deleted_at=None).select_related("user"), pk=pk)
+    found = get_object_or_404(rows.select_related("user"), pk=pk)
     if request.user.pk != found.user_id and not _is_signed(request, found.user):
         raise Http404
     return found
@@ -79,21 +79,21 @@ def _found(rows: Any, request: HttpRequest, pk: uuid.UUID) -> Any:
 @login_not_required
 @require_safe
 def photo(request: HttpRequest, pk: uuid.UUID, size: str) -> HttpResponseBase:
-    found = _found(Photo.objects, request, pk)
+    found = _found(Photo.objects.filter(deleted_at=None), request, pk)
     return send(found.thumbnail, "image/jpeg") if size == "thumbnail" else send(found.file, found.content_type)
 
 
 @login_not_required
 @require_safe
 def result(request: HttpRequest, pk: uuid.UUID, size: str) -> HttpResponseBase:
-    found = _found(Run.objects, request, pk)
+    found = _found(Run.objects.filter(deleted_at=None), request, pk)
     return send(found.thumbnail, "image/jpeg") if size == "thumbnail" else send(found.result, found.content_type)
 
 
 @login_not_required
 @require_safe
 def download(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
-    found = _found(Run.objects.exclude(result=""), request, pk)
+    found = _found(Run.objects.filter(deleted_at=None).exclude(result=""), request, pk)
     content_type = photos.download_type(found, request.GET.get("format", "original"))
     if content_type is None:
         raise Http404
@@ -113,7 +113,7 @@ def attachment(run: Run, content_type: str) -> HttpResponse:
 @require_safe
 def export(request: HttpRequest, pk: uuid.UUID) -> HttpResponseBase:
     """Send an export as a file, to its owner or to whom a signed address was given."""
-    found = get_object_or_404(_visible(Export.objects, request).ready(), pk=pk)
+    found = _found(Export.objects.ready(), request, pk)
     response = send(found.file, "application/zip", download_name="stefna-export.zip")
     response["Cache-Control"] = "private, no-store"
     return response
