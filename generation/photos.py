@@ -292,13 +292,16 @@ def stored_before(folder: str, when: datetime) -> Iterator[str]:
                 yield name
 
 
-def delete_files(*names: str | None) -> None:
-    """Delete stored bytes. What cannot be deleted now is an orphan that the sweep tries again."""
+def delete_files(*names: str | None) -> int:
+    """Delete stored bytes; return how many. What cannot be deleted now is an orphan that the sweep tries again."""
+    deleted = 0
     for name in filter(None, names):
         try:
             default_storage.delete(name)
+            deleted += 1
         except OSError:
             log.warning("delete_failed", exc_info=True)
+    return deleted
 
 
 def result_limits() -> dict[str, int]:

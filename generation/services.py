@@ -20,6 +20,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from accounts import credentials
+from accounts.deletion import forget
 from accounts.models import AddressChange, Profile, default_name
 from generation import photos, queue
 from generation.attempts import end, tell
@@ -432,9 +433,13 @@ def change_avatar(profile: Profile, file: Any) -> None:
 
 
 def delete_account(user: User) -> None:
-    """Take an account away with all that belongs to it, stored pictures included."""
+    """Take an account away with all that belongs to it: stored pictures, and its name in the log of the admin site.
+
+    Every way of deleting one ends here. A picture that the storage does not delete now is left to the sweep.
+    """
     with transaction.atomic():
         Profile.objects.lock(user.pk)
+        forget(user)
         names = [name for photo in Photo.objects.filter(user=user) for name in (photo.file.name, photo.thumbnail.name)]
         names += [name for run in Run.objects.filter(user=user) for name in (run.result.name, run.thumbnail.name)]
         names += [profile.avatar.name for profile in Profile.objects.filter(user=user)]
@@ -523,7 +528,7 @@ def adopt_guest(*, guest: User, user: User) -> None:
         taken = IdempotencyKey.objects.filter(user=user).values_list("key", flat=True)
         IdempotencyKey.objects.filter(user=guest).exclude(key__in=list(taken)).update(user=user)
         _keep_the_name(guest, user)
-        guest.delete()
+        delete_account(guest)
 
 
 def _keep_the_name(guest: User, user: User) -> None:

@@ -6,9 +6,8 @@ import secrets
 import socket
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import reduce
-from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,13 @@ import structlog
 from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.core.cache import cache
-from django.db.models import Exists, Manager, OuterRef, Q
+from django.db.models import Exists, Manager, OuterRef
 from django.utils import timezone
 from django.utils.translation import gettext_noop
 
 from accounts.credentials import UNDO_LIFETIME
-from accounts.models import AddressChange, User
+from accounts.deletion import end_sessions_of_nobody
+from accounts.models import AddressChange, Profile, User
 from generation import attempts, metrics, photos, queue, services
 from generation.models import Export, IdempotencyKey, Photo, Run, database_time
 
@@ -32,12 +32,14 @@ ORPHAN_SECONDS = 3600
 CLEAN_UP_SECONDS = 3600
 FEW_ORPHANS = 20
 SESSIONS_AT_ONCE = 1000
+ORPHANS_AT_A_TIME = 500
 # The files of each folder of the storage, and where rows refer to them.
-FOLDERS: list[tuple[str, Manager[Any], tuple[str, ...]]] = [
-    ("photos", Photo.objects, ("file", "thumbnail")),
-    ("results", Run.objects, ("result", "thumbnail")),
-    ("exports", Export.objects, ("file",)),
-]
+FOLDERS: dict[str, tuple[Manager[Any], tuple[str, ...]]] = {
+    "photos": (Photo.objects, ("file", "thumbnail")),
+    "results": (Run.objects, ("result", "thumbnail")),
+    "avatars": (Profile.objects, ("avatar",)),
+    "exports": (Export.objects, ("file",)),
+}
 WAKE_MOST, WAKE_AGAIN_SECONDS = 1000, 60
 
 # Who this process is, as it is written on the runs that it holds. The last part tells it from an earlier process
@@ -129,43 +131,79 @@ def clean_up() -> dict[str, int]:
     expired_keys, _ = IdempotencyKey.objects.filter(created_at__lt=timezone.now() - services.KEY_LIFETIME).delete()
     guests = 0
     for guest in User.objects.expired_guests():
-        guest.delete()
+        services.delete_account(guest)
         guests += 1
     for user in User.objects.expired_unverified():
         services.delete_account(user)
     AddressChange.objects.filter(created_at__lt=timezone.now() - UNDO_LIFETIME).delete()
     return {
+        "ended_sessions": end_sessions_of_nobody(),
         "counted_periods": counted,
         "expired_keys": expired_keys,
         "expired_sessions": _delete_expired_sessions(),
         "expired_guests": guests,
         "binned_runs": services.empty_bin(),
         "expired_exports": _expire_exports(),
-        "orphaned_files": _delete_orphans(),
+        "orphaned_files": delete_orphans(),
         "unfinished_uploads": _delete_unfinished_uploads(),
     }
 
 
-def _delete_orphans() -> int:
-    """Delete stored pictures that no row refers to any more, among them those of deleted accounts.
+@dataclass(frozen=True)
+class Orphans:
+    """Stored pictures of a folder that no row refers to, and how many pictures there are in all."""
 
-    A storage of which most is unknown is not ours, or this is not the database that belongs to it: nothing is deleted.
+    folder: str
+    names: list[str]
+    stored: int
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Most is unknown: perhaps the storage is not ours, or this is not the database that belongs to it."""
+        return len(self.names) > FEW_ORPHANS and 2 * len(self.names) > self.stored
+
+
+def find_orphans() -> Iterator[Orphans]:
+    """Look for stored pictures without a row. A file is written a moment before its row is, so new ones are left out.
+
+    Deleted rows take their files along (services); this finds what a storage has refused to delete, or a process has
+    left when it died.
     """
-    deleted = 0
-    for folder, rows, columns in FOLDERS:
-        # A file is written a moment before its row is.
-        names = list(photos.stored_before(folder, timezone.now() - timedelta(seconds=ORPHAN_SECONDS)))
-        orphans = [name for name in names if not _is_known(name, rows, columns)]
-        if len(orphans) > FEW_ORPHANS and 2 * len(orphans) > len(names):
-            log.error("orphans_not_deleted", folder=folder, orphans=len(orphans), stored=len(names))
+    before = timezone.now() - timedelta(seconds=ORPHAN_SECONDS)
+    for folder, (rows, columns) in FOLDERS.items():
+        names = list(photos.stored_before(folder, before))
+        unknown: list[str] = []
+        for start in range(0, len(names), ORPHANS_AT_A_TIME):
+            some = names[start : start + ORPHANS_AT_A_TIME]
+            known = {name for column in columns for name in _known(rows, column, some)}
+            unknown += [name for name in some if name not in known]
+        yield Orphans(folder, unknown, len(names))
+
+
+def _known(rows: Manager[Any], column: str, names: list[str]) -> Iterable[str]:
+    return rows.filter(**{f"{column}__in": names}).values_list(column, flat=True)
+
+
+def delete_orphans(*, confirmed: bool = False) -> int:
+    """Delete pictures that no row refers to; those of a folder that is in doubt only when the owner has confirmed."""
+    deleted, held_back = 0, {}
+    for found in find_orphans():
+        if found.is_doubtful and not confirmed:
+            held_back[found.folder] = len(found.names)
+            log.error("orphans_not_deleted", folder=found.folder, orphans=len(found.names), stored=found.stored)
             continue
-        photos.delete_files(*orphans)
-        deleted += len(orphans)
+        gone = photos.delete_files(*found.names)
+        deleted += gone
+        if found.names:
+            log.info("orphans_deleted", folder=found.folder, orphans=len(found.names), deleted=gone)
+    cache.set("orphans_held_back", held_back, 2 * CLEAN_UP_SECONDS)
     return deleted
 
 
-def _is_known(name: str, rows: Manager[Any], columns: Iterable[str]) -> bool:
-    return rows.filter(reduce(or_, (Q(**{column: name}) for column in columns))).exists()
+def orphans_held_back() -> dict[str, int]:
+    """Return how many pictures of each folder wait for the owner's word, as the last clean-up has found them."""
+    held_back: dict[str, int] = cache.get("orphans_held_back") or {}
+    return {folder: held_back.get(folder, 0) for folder in FOLDERS}
 
 
 def _expire_exports() -> int:

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from generation import queue, waiting
+from generation import queue, sweep, waiting
 from generation.metrics import CANCELLED, CLASSES, REUSED, SUCCEEDED
 from generation.providers import endpoints
 from stefna.readiness import Check, folders, readiness, within_limit
@@ -29,6 +29,12 @@ class Gauges(Collector):
         # Workers on other hosts are known through a cache that is shared and there, or not at all.
         if checks["cache"].ok and (settings.REDIS_URL or not settings.CELERY_BROKER_URL):
             yield _gauge("worker_seen_timestamp_seconds", "When a worker last looked for work.", queue.worker_seen())
+            yield _labelled(
+                "orphans_held_back",
+                "Stored pictures without a row that the clean-up deletes only when the owner says so.",
+                "folder",
+                dict(sweep.orphans_held_back()),
+            )
         if not checks["database"].ok:
             return
         try:

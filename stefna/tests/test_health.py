@@ -175,6 +175,7 @@ def test_gauges_say_what_the_rows_say(client, db, start, settings):
     assert {name for name, *_ in found} >= {
         "stefna_check", "stefna_disk_free_ratio", "stefna_circuit_open", "stefna_worker_seen_timestamp_seconds",
         "stefna_runs_queued", "stefna_runs_running", "stefna_oldest_waiting_seconds", "stefna_runs_ended_recently",
+        "stefna_orphans_held_back",
     }  # fmt: skip
     assert found["stefna_runs_ended_recently", ("outcome", "auth")] == 0
     assert "secret" not in str(found)
