@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -174,6 +176,29 @@ class RunSerializer(serializers.ModelSerializer):
 # -- What is asked -------------------------------------------------------------------------------------------
 
 
+def plain_number(value: Any, pattern: str) -> bool:
+    """Say whether a value is a number as JSON or a form writes it: true is none, and neither are nan, 1_0 or ７."""
+    if isinstance(value, str):
+        return bool(re.fullmatch(pattern, value))
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+class StrictFloatField(serializers.FloatField):
+    def to_internal_value(self, data: Any) -> float:
+        if not plain_number(data, r"-?[0-9]{1,9}(\.[0-9]{1,17})?"):
+            self.fail("invalid")
+        number: float = super().to_internal_value(data)
+        return number
+
+
+class StrictIntegerField(serializers.IntegerField):
+    def to_internal_value(self, data: Any) -> int:
+        if not plain_number(data, r"-?[0-9]{1,20}"):
+            self.fail("invalid")
+        number: int = super().to_internal_value(data)
+        return number
+
+
 class PhotoSource(serializers.Serializer):
     """A photo: the file itself, or the id of one that was sent before."""
 
@@ -235,8 +260,8 @@ class PresetsField(ShortListField):
 class RunRequestSerializer(PhotoSource):
     preset = ActivePreset(required=False)
     prompt = serializers.CharField(required=False, max_length=MAX_PROMPT_LENGTH)
-    strength = serializers.FloatField(required=False, min_value=MIN_STRENGTH, max_value=MAX_STRENGTH)
-    seed = serializers.IntegerField(required=False, min_value=1, max_value=MAX_SEED)
+    strength = StrictFloatField(required=False, min_value=MIN_STRENGTH, max_value=MAX_STRENGTH)
+    seed = StrictIntegerField(required=False, min_value=1, max_value=MAX_SEED)
     fresh = serializers.BooleanField(required=False, default=False)
 
     def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
@@ -249,7 +274,7 @@ class BatchRequestSerializer(PhotoSource):
     mode = serializers.ChoiceField(choices=BATCH_CHOICES, required=False)
     presets = PresetsField(required=False, min_length=2, max_length=12)
     preset = ActivePreset(required=False)
-    variations = serializers.IntegerField(required=False, min_value=2, max_value=4)
+    variations = StrictIntegerField(required=False, min_value=2, max_value=4)
 
     def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
         asked = [name for name in ("mode", "presets", "preset") if name in fields]
