@@ -23,14 +23,14 @@ from drf_spectacular.utils import (
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound
-from rest_framework.pagination import CursorPagination
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.throttling import UserRateThrottle
 
 from accounts import limits
 from accounts.limits import Limit
+from accounts.pagination import NewestFirst
+from accounts.throttling import ThrottledByMethod
 from generation import photos, pictures, services
 from generation.exceptions import IdempotencyKeyInvalid, IdempotencyKeyRequired, PhotoRequired
 from generation.long_polls import places
@@ -63,23 +63,6 @@ LOOK_SECONDS = 0.25
 KEY_HEADER = OpenApiParameter(
     "Idempotency-Key", str, OpenApiParameter.HEADER, required=True, description="1–255 visible ASCII characters."
 )
-
-
-class UploadThrottle(UserRateThrottle):
-    scope = "upload"
-
-
-class PollThrottle(UserRateThrottle):
-    scope = "poll"
-
-
-class Newest(CursorPagination):
-    """Newest first, by a unique order, so that page 1,000 costs what page 1 costs."""
-
-    ordering = ("-created_at", "-id")
-    page_size = 25
-    page_size_query_param = "page_size"
-    max_page_size = 100
 
 
 class RunFilter(django_filters.FilterSet):
@@ -160,14 +143,13 @@ class ModeViewSet(viewsets.ViewSet):
         return Response(ModeSerializer(modes, many=True, context={"request": request}).data)
 
 
-class PhotoViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
+class PhotoViewSet(ThrottledByMethod, mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
     """The photos that you sent. They are kept until you delete them."""
 
     lookup_value_converter = "uuid"
     queryset = Photo.objects.none()
     serializer_class = PhotoSerializer
-    pagination_class = Newest
-    throttle_classes: ClassVar = [UploadThrottle]
+    pagination_class = NewestFirst
 
     def get_queryset(self) -> QuerySet[Photo]:
         return Photo.objects.for_user(self.request.user) if self.request.user.is_authenticated else self.queryset
@@ -192,15 +174,20 @@ class PhotoViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Ge
         return Response(status=204)
 
 
-class RunViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.UpdateModelMixin, viewsets.GenericViewSet):
+class RunViewSet(
+    ThrottledByMethod,
+    mixins.ListModelMixin,
+    mixins.RetrieveModelMixin,
+    mixins.UpdateModelMixin,
+    viewsets.GenericViewSet,
+):
     """Runs: one request each to turn a photo into a picture."""
 
     lookup_value_converter = "uuid"
     queryset = Run.objects.none()
     serializer_class = RunSerializer
-    pagination_class = Newest
+    pagination_class = NewestFirst
     filterset_class = RunFilter
-    throttle_classes: ClassVar = [PollThrottle]
     http_method_names: ClassVar = ["get", "post", "patch", "delete", "head", "options"]
 
     def get_queryset(self) -> QuerySet[Run]:
@@ -211,9 +198,6 @@ class RunViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Update
     def filter_queryset(self, queryset: QuerySet[Run]) -> QuerySet[Run]:
         # The list's filters; a run that is asked for by its id has nothing to be filtered by, and polls come often.
         return super().filter_queryset(queryset) if self.action == "list" else queryset
-
-    def get_throttles(self) -> list[Any]:
-        return [UploadThrottle()] if self.action == "create" else super().get_throttles()
 
     @extend_schema(
         request={"multipart/form-data": RunRequestSerializer, "application/json": RunByIdSerializer},
@@ -339,7 +323,7 @@ class RunViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.Update
         return pictures.attachment(run, content_type)
 
 
-class BatchViewSet(viewsets.ViewSet):
+class BatchViewSet(ThrottledByMethod, viewsets.ViewSet):
     """Batches: several runs of one photo, asked for at once. Each ends, counts and is retried on its own."""
 
     lookup_value_converter = "uuid"

@@ -8,15 +8,15 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
-from rest_framework.parsers import FormParser, JSONParser, MultiPartParser
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from accounts import limits
 from accounts.authentication import check_password, require_recent_sign_in
 from accounts.limits import Limit
 from accounts.models import Profile
+from accounts.parsers import FormParser, JSONParser, MultiPartParser
+from accounts.throttling import ThrottledByMethod
 from generation import services
 from generation.models import EXPORT_FAILED, Export
 from generation.serializers import absolute
@@ -78,7 +78,7 @@ class GoodbyeSerializer(serializers.Serializer):
     password = serializers.CharField(required=False, trim_whitespace=False)
 
 
-class ProfileView(APIView):
+class ProfileView(ThrottledByMethod):
     """Your profile. It is made on first use if it is missing."""
 
     parser_classes: ClassVar = [JSONParser, MultiPartParser, FormParser]
@@ -148,7 +148,7 @@ class ExportSerializer(serializers.ModelSerializer):
         return {"code": export.error_code, "message": _(EXPORT_FAILED), "retryable": True}
 
 
-class ExportView(APIView):
+class ExportView(ThrottledByMethod):
     """A zip of your photos and results, and of manifest.json, which says what they are."""
 
     @extend_schema(responses=ExportSerializer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 from django import forms
@@ -106,7 +106,7 @@ def _bin(request: HttpRequest, runs: QuerySet[Run]) -> HttpResponse:
 def restore(request: HttpRequest) -> HttpResponse:
     """Undo a deletion, which is known by its moment."""
     try:
-        moment = datetime.fromisoformat(request.POST.get("moment", ""))
+        moment = datetime.fromisoformat(request.POST.get("moment", "")).astimezone(UTC)
         if timezone.now() - moment > timedelta(days=1):
             raise ValueError
     except (ValueError, TypeError, OverflowError):

@@ -9,12 +9,13 @@ from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.decorators import action
-from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.api_fields import ShortListField
 from accounts.models import Profile
+from accounts.pagination import NewestFirst
+from accounts.throttling import ThrottledByMethod
 from notifications.models import Notification
 
 
@@ -31,13 +32,8 @@ class NotificationSerializer(serializers.ModelSerializer):
         return str(notification.subject) if notification.kind in of_runs else None
 
 
-class NotificationPages(CursorPagination):
+class NotificationPages(NewestFirst):
     """Newest first, with what every page needs to know beside its rows."""
-
-    ordering = ("-created_at", "-id")
-    page_size = 25
-    page_size_query_param = "page_size"
-    max_page_size = 100
 
     def get_paginated_response(self, data: Any) -> Response:
         unread = Notification.objects.for_user(self.request.user).unread().count()
@@ -60,7 +56,7 @@ class ReadSerializer(serializers.Serializer):
         return fields
 
 
-class NotificationViewSet(mixins.ListModelMixin, viewsets.GenericViewSet):
+class NotificationViewSet(ThrottledByMethod, mixins.ListModelMixin, viewsets.GenericViewSet):
     """What you were told: one piece of news for each run that ended, and for each batch that is done."""
 
     queryset = Notification.objects.none()

@@ -142,6 +142,13 @@ class AccountAdapter(DefaultAccountAdapter):
         signup_url = self.request.build_absolute_uri(reverse("account_signup"))
         return "account/email/unknown_account", context | {"signup_url": signup_url}
 
+    def is_safe_url(self, url: str | None) -> bool:
+        """Say whether to lead somebody there; what is no address at all is not safe, and neither is a view's name."""
+        try:
+            return bool(url and url.startswith(("/", "http"))) and bool(super().is_safe_url(url))
+        except ValueError:
+            return False
+
 
 class SocialAccountAdapter(DefaultSocialAccountAdapter):
     def pre_social_login(self, request: HttpRequest, sociallogin: SocialLogin) -> None:

@@ -4,10 +4,14 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import structlog
 from django.conf import settings
 from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse, multipartparser
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
@@ -31,6 +35,8 @@ GetResponse = Callable[[HttpRequest], HttpResponse]
 FORM_OVERHEAD_BYTES = 200_000
 # A form without a photo is smaller, and so is hardly a photo; to read a body of this size costs nothing.
 SMALLEST_PHOTO_BYTES = 16_384
+# What a browser may write a form in; others are names of codecs that are no encodings of text, or hide what is sent.
+ENCODINGS = {"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "windows-1252"}
 # Django gives the head of a part 1 kB, and the name of the file is in it: a long one is no reason to refuse a photo.
 multipartparser.MAX_TOTAL_HEADER_SIZE = 65_536  # type: ignore[attr-defined]
 
@@ -90,6 +96,43 @@ def limit_body(get_response: GetResponse) -> GetResponse:
         return render(request, "error.html", {"message": message}, status=status)
 
     return middleware
+
+
+def refuse_malformed(get_response: GetResponse) -> GetResponse:
+    """Refuse what no view of ours, Django's or a library's can read, before any of them tries."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        length = request.headers.get("Content-Length") or "0"
+        encoding = request.content_params.get("charset", "") if request.content_params else ""
+        if "\0" in request.path_info or "\0" in unquote(request.META.get("QUERY_STRING", "")):
+            return problems.bad_request(request, BadRequest("NUL in the address"))
+        if encoding and encoding.lower() not in ENCODINGS:
+            if length != "0":
+                return problems.bad_request(request, BadRequest("encoding"))
+            request.encoding = "utf-8"
+        request.parse_file_upload = partial(_parse_file_upload, request.parse_file_upload)  # type: ignore[method-assign]
+        request.COOKIES = {name: value for name, value in request.COOKIES.items() if value.isprintable()}
+        if not _is_address(request.headers.get("HX-Current-URL", "")):
+            return problems.bad_request(request, BadRequest("page's address"))
+        return get_response(request)
+
+    return middleware
+
+
+def _parse_file_upload(parse: Callable[..., Any], *arguments: Any) -> Any:
+    """Read a form with files; whatever is wrong with it is an error that Django answers with 400."""
+    try:
+        return parse(*arguments)
+    except (LookupError, ValueError) as error:
+        raise multipartparser.MultiPartParserError("unreadable form") from error
+
+
+def _is_address(text: str) -> bool:
+    try:
+        urlsplit(text)
+    except ValueError:
+        return False
+    return True
 
 
 def hold_place(get_response: GetResponse) -> GetResponse:

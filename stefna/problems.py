@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from django.core.exceptions import SuspiciousOperation
+from django.core.exceptions import SuspiciousOperation, ValidationError
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template import loader
@@ -23,7 +23,7 @@ from rest_framework.response import Response
 from accounts.exceptions import Refusal
 
 WANTING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-PREFIX = "/api/"
+PREFIXES = ("/api/", "/_allauth/")
 CONTENT_TYPE = "application/problem+json"
 AGAIN_SECONDS = 5
 CHALLENGE = 'Bearer realm="stefna"'
@@ -40,13 +40,24 @@ CODES = {
     500: "internal_error",
     503: "service_unavailable",
 }
+CONFLICT = _("Somebody else changed the same at the same moment. Please try again.")
+CSRF_FAILED = _("Nothing was sent: the security token is missing or too old. Please reload the page.")
 SENTENCES = {
     400: _("The request was not understood."),
+    401: _("Please sign in first."),
+    403: _("You are not allowed to do this."),
     404: _("There is nothing at this address."),
-    409: _("Another request has just changed this. Please try again."),
+    405: _("This address does not take requests of this kind."),
+    429: _("There were too many requests. Please wait a little."),
     500: _("Something went wrong on our side."),
     503: _("The service is not available at the moment. Please try again shortly."),
 }
+
+
+# The database may refuse what passed every check of ours: PostgreSQL has no texts with a NUL in them.
+MALFORMED = (SuspiciousOperation, DataError, ValidationError, UnicodeError)
+# Of the database only these pass by themselves; any other error of it is ours, or a conflict.
+UNAVAILABLE = (OperationalError, InterfaceError)
 
 
 def problem(
@@ -61,12 +72,15 @@ def problem(
 ) -> dict[str, Any]:
     """Say what is wrong: a stable code for programs, a sentence for people, the request's id for the log."""
     code = code or CODES.get(status, "invalid")
+    detail = detail or str(SENTENCES.get(status, http.HTTPStatus(status).phrase))
+    if status == 400 and not errors:
+        errors = {"non_field_errors": [detail]}
     members: dict[str, Any] = {
         "type": f"/api/docs/#{code}",
         "title": http.HTTPStatus(status).phrase,
         "status": status,
         "code": code,
-        "detail": detail or str(SENTENCES.get(status, http.HTTPStatus(status).phrase)),
+        "detail": detail,
         "retryable": retryable,
         "request_id": structlog.contextvars.get_contextvars().get("request_id", ""),
     }
@@ -84,12 +98,12 @@ def handle_exception(error: Exception, context: dict[str, Any]) -> Response | No
     headers: dict[str, str] = {}
     if isinstance(error, Refusal):
         members = problem(error.status, error.message, **_options(error))
-    # The database may refuse what passed every check of ours: PostgreSQL has no texts with a NUL in them.
-    elif isinstance(error, SuspiciousOperation | DataError):
-        members = problem(400)
     elif isinstance(error, IntegrityError):
-        members = problem(409)
-    elif isinstance(error, OperationalError | InterfaceError):
+        structlog.get_logger("stefna").warning("database_conflict", exc_info=error)
+        members = _conflict()
+    elif isinstance(error, MALFORMED):
+        members = problem(400)
+    elif isinstance(error, UNAVAILABLE):
         structlog.get_logger("stefna").exception("database_failed")
         members = problem(503, retryable=True, retry_after=AGAIN_SECONDS)
     elif isinstance(error, Http404):
@@ -117,20 +131,29 @@ def _of_framework(error: exceptions.APIException) -> dict[str, Any]:
     status = error.status_code
     if isinstance(error, exceptions.ValidationError):
         return problem(400, gettext("Some of the fields need another look."), errors=_by_field(error.detail))
-    code = ""
-    if isinstance(error, exceptions.AuthenticationFailed) and error.get_codes() == "app_key_invalid":
-        code = "app_key_invalid"
+    code, detail, wait = "", "", None
     if isinstance(error, exceptions.NotAuthenticated) and error.get_codes() == "reauthentication_required":
-        code = "reauthentication_required"
-    if isinstance(error, exceptions.PermissionDenied) and str(error.detail).startswith("CSRF Failed"):
-        code = "csrf_failed"
-    if isinstance(error, exceptions.UnsupportedMediaType | exceptions.NotAcceptable):
-        status = 400
+        code, detail = "reauthentication_required", str(error.detail)
     if isinstance(error, exceptions.AuthenticationFailed | exceptions.NotAuthenticated):
         status = 401
-    wait = error.wait if isinstance(error, exceptions.Throttled) else None
-    detail = "" if isinstance(error, exceptions.NotFound) else str(error.detail)
+    if isinstance(error, exceptions.UnsupportedMediaType | exceptions.NotAcceptable):
+        status = 400
+    # Of the sentences only ours: a library's are in its own words, and name its own parts.
+    if isinstance(error, exceptions.AuthenticationFailed) and error.detail != error.default_detail:
+        detail = str(error.detail)
+        code = "app_key_invalid" if error.get_codes() == "app_key_invalid" else ""
+    elif isinstance(error, exceptions.ParseError) and error.get_codes() == "malformed":
+        detail = str(error.detail)
+    elif isinstance(error, exceptions.PermissionDenied) and str(error.detail).startswith("CSRF Failed"):
+        code, detail = "csrf_failed", str(CSRF_FAILED)
+    elif isinstance(error, exceptions.Throttled):
+        wait = error.wait
     return problem(status, detail, code=code, retryable=status == 429, retry_after=wait)
+
+
+def _conflict() -> dict[str, Any]:
+    """Say that somebody else wrote the same at the same moment; the same request again is answered by what stands."""
+    return problem(409, str(CONFLICT), code="conflict", retryable=True, retry_after=1)
 
 
 def _by_field(detail: Any) -> dict[str, list[str]]:
@@ -165,7 +188,7 @@ def _headers(members: dict[str, Any]) -> dict[str, str]:
 
 
 def is_api(request: HttpRequest) -> bool:
-    return request.path_info.startswith(PREFIX)
+    return request.path_info.startswith(PREFIXES)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -178,7 +201,7 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 
 def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponse:
     if is_api(request):
-        return answer(403, code="csrf_failed")
+        return answer(403, str(CSRF_FAILED), code="csrf_failed")
     if "HX-Request" not in request.headers:
         return csrf.csrf_failure(request, reason=reason)
     # Of the page only a sentence changes: whatever was chosen stays chosen.
@@ -199,7 +222,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
     if isinstance(error, DataError):
         return bad_request(request, error)
     if isinstance(error, IntegrityError):
-        return conflict(request)
+        return _answer_conflict(request)
     status = 503 if _is_passing(error) else 500
     if is_api(request):
         return answer(status, retryable=status == 503, retry_after=AGAIN_SECONDS if status == 503 else None)
@@ -212,18 +235,16 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return HttpResponse(page, status=status, headers={"Retry-After": str(AGAIN_SECONDS)} if status == 503 else {})
 
 
-def conflict(request: HttpRequest) -> HttpResponse:
-    """Answer for a row that another request was faster to write."""
-    if request.path_info.startswith((PREFIX, "/_allauth/")):
-        return answer(409)
-    page: str = loader.render_to_string("400.html", {"request": request})
-    return HttpResponse(page, status=409)
+def _answer_conflict(request: HttpRequest) -> HttpResponse:
+    if is_api(request):
+        members = _conflict()
+        return JsonResponse(members, status=409, content_type=CONTENT_TYPE, headers=_headers(members))
+    return HttpResponse(loader.render_to_string("error.html", {"message": CONFLICT}), status=409)
 
 
 def _is_passing(error: BaseException | None) -> bool:
     """Say whether it is for want of something that may be there again in a while: room, files, the database."""
-    passing = isinstance(error, OperationalError | InterfaceError | MemoryError)
-    return passing or (isinstance(error, OSError) and error.errno in WANTING)
+    return isinstance(error, (*UNAVAILABLE, MemoryError)) or (isinstance(error, OSError) and error.errno in WANTING)
 
 
 def nothing_here(request: HttpRequest, rest: str = "") -> HttpResponse:

@@ -96,7 +96,8 @@ def add_sign_in(result: dict[str, Any], **options: Any) -> dict[str, Any]:
     """Merge in allauth's description of signing up and in, as the app client has it."""
     theirs = get_schema()
     for path, found in theirs["paths"].items():
-        if "/app/" not in path or "/tokens/" in path:  # there are no tokens but the session's
+        # There are no tokens but the session's, and no telephone numbers.
+        if "/app/" not in path or "/tokens/" in path or "/phone" in path:
             continue
         shared = found.pop("parameters", [])
         result["paths"][path] = found

@@ -74,6 +74,7 @@ MIDDLEWARE = [
     # Behind the static files, which are the same in every language, and before all that says something.
     "django.middleware.locale.LocaleMiddleware",
     "stefna.middleware.limit_body",
+    "stefna.middleware.refuse_malformed",
     "stefna.middleware.hold_place",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -88,6 +89,7 @@ MIDDLEWARE = [
     "accounts.guests.VisitorsAtTheDoor",
     "stefna.middleware.SignInRequired",
     "stefna.middleware.RefusalMiddleware",
+    "stefna.input.ReadableInput",
 ]
 
 ROOT_URLCONF = "stefna.urls"
@@ -433,11 +435,11 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser", "rest_framework.parsers.MultiPartParser"],
+    "DEFAULT_PARSER_CLASSES": ["accounts.parsers.JSONParser", "accounts.parsers.MultiPartParser"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "stefna.problems.AlwaysJSON",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "DEFAULT_THROTTLE_RATES": {"upload": "120/min", "poll": "1200/min"},
+    "DEFAULT_THROTTLE_RATES": {"upload": "120/min", "change": "600/min", "poll": "1200/min"},
     "EXCEPTION_HANDLER": "stefna.problems.handle_exception",
     "NUM_PROXIES": TRUSTED_PROXIES,
     "URL_FORMAT_OVERRIDE": None,

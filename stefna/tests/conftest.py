@@ -204,7 +204,8 @@ def sign_in(context, member):
 def app(client, catalogue, settings, monkeypatch):
     # Every test signs in anew, as the first user of a database; what the last one did does not count.
     settings.ACCOUNT_RATE_LIMITS = False
-    monkeypatch.setattr(SimpleRateThrottle, "THROTTLE_RATES", {"upload": "9999/min", "poll": "9999/min"})
+    rates = dict.fromkeys(("upload", "change", "poll"), "9999/min")
+    monkeypatch.setattr(SimpleRateThrottle, "THROTTLE_RATES", rates)
     return App(client)
 
 
