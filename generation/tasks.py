@@ -19,6 +19,7 @@ from celery.signals import worker_ready, worker_shutting_down
 from django.conf import settings
 from django.db import DatabaseError, connections
 
+from accounts import database
 from generation import attempts, exports, queue, sweep
 from generation.models import Run, release_connections
 
@@ -211,7 +212,9 @@ class Worker:
         """Do a task again and again until the worker stops; a database that is away for a while ends no thread."""
         while not self._stopping.is_set():
             try:
-                task()
+                # Where pages are served as well, a worker waits longer than they do: it has more to lose.
+                with database.limited(database.for_workers()):
+                    task()
             except DatabaseError:
                 log.exception("worker_waits_for_database")
                 self._stopping.wait(LOOK_AGAIN_SECONDS)

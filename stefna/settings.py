@@ -13,6 +13,7 @@ import environ
 import structlog
 from django.core.exceptions import ImproperlyConfigured
 
+from accounts import database
 from stefna import counters, private
 
 env = environ.Env()
@@ -130,8 +131,17 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     # However many threads a process has, they share these connections: none is held while a service works.
     DATABASES["default"].setdefault("OPTIONS", {}).update(
-        connect_timeout=5, pool={"min_size": 1, "max_size": 16, "timeout": 10}
+        connect_timeout=5, pool={"min_size": 1, "max_size": 16, "timeout": 10, "reset": database.reset}
     )
+    # A connection that the database has cut is replaced before anybody is given it.
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+# How long a statement may take, or wait for a lock, and a transaction may do nothing, on PostgreSQL; 0 is for ever.
+# Of what serves pages, and of what works on runs; commands of manage.py have no limits.
+PAGE_STATEMENT_SECONDS = env.float("PAGE_STATEMENT_SECONDS", default=10)
+PAGE_LOCK_SECONDS = env.float("PAGE_LOCK_SECONDS", default=3)
+WORKER_STATEMENT_SECONDS = env.float("WORKER_STATEMENT_SECONDS", default=120)
+WORKER_LOCK_SECONDS = env.float("WORKER_LOCK_SECONDS", default=60)
+IDLE_TRANSACTION_SECONDS = env.float("IDLE_TRANSACTION_SECONDS", default=60)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Cache and throttles: Redis when there is one, which may go away without taking anything along.

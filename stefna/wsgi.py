@@ -9,10 +9,12 @@ application = get_wsgi_application()
 
 from django.conf import settings  # noqa: E402  (read only once the application is set up)
 
+from accounts import database  # noqa: E402
 from generation import tasks  # noqa: E402
 from stefna import counters  # noqa: E402
 
 counters.fold()
+database.limit_process(database.for_pages())
 
 if not settings.CELERY_BROKER_URL:
     tasks.start_worker()

@@ -3,11 +3,14 @@
 import contextlib
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 from django.db import connection
 
+from accounts import database
 from conftest import small
 from generation import attempts
 from generation.models import IdempotencyKey, Run
@@ -102,3 +105,85 @@ def test_database_that_is_away_is_said_and_nobody_has_to_be_restarted(install, t
         assert Notification.objects.count() == 1
     finally:
         web.end()
+
+
+def address():
+    facts = connection.settings_dict
+    return f"postgres://{facts['USER']}@{facts['HOST'] or '127.0.0.1'}:{facts['PORT'] or 5432}/{facts['NAME']}"
+
+
+@pytest.fixture
+def served(install, tmp_path, catalogue):
+    """The pages of this database, without anybody who works on runs."""
+    web = Web(install, tmp_path, DATABASE_URL=address(), RUN_WORKER_THREADS="0", PAGE_LOCK_SECONDS="1")
+    yield web
+    web.end()
+
+
+@contextlib.contextmanager
+def locked(table):
+    with psycopg.connect(address()) as other:
+        other.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        yield
+        other.rollback()
+
+
+def test_locked_table_is_503_for_who_needs_it_and_nothing_for_others(served, client, alice, photo):
+    client.force_login(alice)
+    member = signed_in({"cookie": "sessionid", "session": client.cookies["sessionid"].value})
+    assert served.status("/runs/", **member) == 200
+
+    def timed(path, **headers):
+        started = time.monotonic()
+        answer = served.ask("GET", path, **headers)
+        return answer.status, answer.headers["Retry-After"], time.monotonic() - started
+
+    # More of them than there are connections.
+    with locked("generation_run"), ThreadPoolExecutor(40) as threads:
+        waiting = [threads.submit(timed, "/runs/", **member) for _ in range(24)]
+        others = [threads.submit(timed, "/") for _ in range(8)]
+        assert [other.result()[0] for other in others] == [200] * 8
+        for one in waiting:
+            status, again, seconds = one.result()
+            assert (status, again) == (503, "5")
+            # Not a limit of the machine: the lock would be held for as long as this block.
+            assert seconds < WAIT_SECONDS
+        answer = served.ask("GET", "/api/v1/runs", **member)
+        assert (answer.status, json.loads(answer.text)["code"]) == (503, "service_unavailable")
+    wait_until(lambda: served.status("/runs/", **member) == 200)
+
+
+def test_connections_that_the_database_cuts_are_replaced_before_anybody_notices(served, client, alice):
+    client.force_login(alice)
+    member = signed_in({"cookie": "sessionid", "session": client.cookies["sessionid"].value})
+    with ThreadPoolExecutor(12) as threads:
+        assert set(threads.map(lambda _: served.status("/runs/", **member), range(24))) == {200}
+        with psycopg.connect(address(), autocommit=True) as other:
+            ours = "datname = current_database() AND application_name = '' AND pid <> pg_backend_pid()"
+            kept = connection.connection.info.backend_pid if connection.connection else 0
+            cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours} AND pid <> {kept}"
+            assert other.execute(cut).fetchall()
+        assert set(threads.map(lambda _: served.status("/runs/", **member), range(24))) == {200}
+
+
+def limits():
+    with connection.cursor() as cursor:
+        found = []
+        for name in database.PARAMETERS:
+            cursor.execute(f"SHOW {name}")
+            found.append(cursor.fetchone()[0])
+    return found
+
+
+def test_commands_have_no_limits_and_each_thread_its_own(db, settings):
+    settings.PAGE_LOCK_SECONDS, settings.WORKER_LOCK_SECONDS = 3, 60
+    before = limits()
+    assert before == ["0", "0", "0"]
+    with database.limited(database.for_pages()):
+        assert limits() == ["10s", "3s", "1min"]
+        with database.limited(database.for_workers()):
+            assert limits() == ["2min", "1min", "1min"]
+            with database.limited(database.UNLIMITED):
+                assert limits() == before
+        assert limits() == ["10s", "3s", "1min"]
+    assert limits() == before
