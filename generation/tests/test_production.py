@@ -129,6 +129,7 @@ AGAIN = {"repeat_last": True}
         ([{"short": True}], {}, "failed", "upstream_timeout", True, 1),
         ([{"result_url": "http://127.0.0.1:1/x.png"}], {}, "failed", "result_invalid", True, 1),
         ([{"result_url": "https://169.254.169.254/latest"}], {}, "failed", "result_invalid", True, 1),
+        ([{"result_url": "https://evil.test\\.aimlapi.com/"}], {}, "failed", "result_invalid", True, 1),
         ([{"result_url": "file:///etc/passwd"}], {}, "failed", "result_invalid", True, 1),
         ([{"result_url": "https://cdn.aimlapi.com:8443/x.png"}], {}, "failed", "result_invalid", True, 1),
         ([{"result_url": "https://cdn.aimlapi.com.evil.example/x.png"}], {}, "failed", "result_invalid", True, 1),
