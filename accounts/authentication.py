@@ -11,6 +11,7 @@ from allauth.account.auth_backends import AuthenticationBackend
 from allauth.headless.contrib.rest_framework.authentication import XSessionTokenAuthentication
 from allauth.headless.tokens.strategies.sessions import SessionTokenStrategy
 from django.conf import settings
+from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
@@ -24,6 +25,7 @@ from rest_framework.request import Request
 from accounts import password_limits
 from accounts.models import Profile, User
 
+VISITOR_SECONDS = 24 * 3600
 DEVELOPER = "developer@stefna.invalid"
 
 
@@ -80,6 +82,11 @@ class SessionTokens(SessionTokenStrategy):
 
     def get_session_token(self, request: HttpRequest) -> str | None:
         return session_token(request)
+
+    def create_session_token(self, request: HttpRequest) -> str:
+        """Keep what a visitor has begun for a day only: anybody may begin, and each beginning is a row."""
+        request.session.set_expiry(None if SESSION_KEY in request.session else VISITOR_SECONDS)
+        return super().create_session_token(request)
 
 
 def session_token(request: HttpRequest) -> str | None:

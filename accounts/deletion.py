@@ -11,6 +11,7 @@ from django.contrib.auth import SESSION_KEY
 from django.contrib.contenttypes.models import ContentType
 from django.contrib.sessions.models import Session
 from django.db.models import Model, Q
+from django.utils import timezone
 
 from accounts.models import User
 
@@ -57,8 +58,9 @@ def _addresses(user: User) -> set[str]:
 
 
 def end_sessions_of_nobody() -> int:
-    """Delete the sessions of accounts that are gone: an address that somebody signed in with may be in them."""
-    ended, batch = 0, []
+    """Delete sessions that have expired, and those of accounts that are gone: an address may be in them."""
+    ended, _ = Session.objects.filter(expire_date__lt=timezone.now()).delete()
+    batch: list[Session] = []
     for session in Session.objects.iterator(AT_A_TIME):
         batch.append(session)
         if len(batch) == AT_A_TIME:

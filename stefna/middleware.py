@@ -17,6 +17,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import translation
+from django.utils.cache import patch_vary_headers
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django_htmx.http import HttpResponseClientRedirect
@@ -66,6 +67,25 @@ def _without_body(response: HttpResponse) -> HttpResponse:
         response.headers.setdefault("Content-Length", str(len(response.content)))
         response.content = b""
     return response
+
+
+def private_by_default(get_response: GetResponse) -> GetResponse:
+    """Keep caches from what is somebody's own, unless the view has said who may keep it: pictures do, and previews.
+
+    That is every page and every answer of the API: a page of a stranger has a form, and in it a token.
+    """
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        if "Cache-Control" not in response:
+            response["Cache-Control"] = "private, no-store"
+        if "public" not in response["Cache-Control"]:
+            patch_vary_headers(response, ["Cookie"])
+            if problems.is_api(request):
+                patch_vary_headers(response, ["Authorization", "X-Session-Token"])
+        return response
+
+    return middleware
 
 
 def limit_body(get_response: GetResponse) -> GetResponse:

@@ -71,6 +71,8 @@ MIDDLEWARE = [
     "stefna.health.answer_probes",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    # Behind the static files, which say themselves how long they are kept.
+    "stefna.middleware.private_by_default",
     "csp.middleware.CSPMiddleware",
     # Behind the static files, which are the same in every language, and before all that says something.
     "django.middleware.locale.LocaleMiddleware",
