@@ -58,3 +58,13 @@ def test_every_operation_answers_as_described(case, alices, bob):
     # Whatever Alice sent, Bob's are as they were.
     assert [(run.status, run.favourite) for run in Run.objects.for_user(bob)] == [("queued", False)]
     assert Photo.objects.for_user(bob).count() == 1
+
+
+@schema.include(path_regex="^/_allauth/").parametrize()
+@settings(
+    max_examples=12, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck)
+)
+def test_no_operation_of_signing_in_is_an_error_of_ours(case, alices):
+    """Of allauth's description only that: it says less than is answered."""
+    headers = alices if random.random() < 0.7 else {"X-App-Key": "dev"}
+    case.call_and_validate(headers=headers, checks=[not_a_server_error])

@@ -1,6 +1,7 @@
 """The house stands as docs and design say: who may import whom, and every setting written down."""
 
 import ast
+import hashlib
 import re
 from pathlib import Path
 
@@ -97,3 +98,14 @@ def test_document_names_tests_that_are_there(document):
 
 def test_vendored_scripts_name_no_source_map():
     assert not [path for path in (ROOT / "static").rglob("*.js") if "sourceMappingURL" in path.read_text()]
+
+
+def test_vendored_files_are_those_that_were_taken():
+    folder = ROOT / "static" / "vendor"
+    written = dict(re.findall(r"(?m)^\| `([^`]+)` \| `([0-9a-f]{64})` \|$", (folder / "README.md").read_text()))
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    del found["README.md"]
+    assert found == written
+    # Nothing of others is anywhere else.
+    scripts = {path.parent.name for path in (ROOT / "static").rglob("*.js")}
+    assert scripts == {"vendor", "js", "desk"}
