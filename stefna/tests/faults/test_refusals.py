@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connection
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connection, transaction
 from rest_framework.test import APIRequestFactory
 from rest_framework.throttling import SimpleRateThrottle
 
@@ -132,7 +132,7 @@ def test_only_a_database_that_is_away_is_unavailable(alices, client, alice, fail
 
 def test_conflict_of_the_database_is_answered_as_one(alice):
     """With the error that the database itself raises."""
-    with pytest.raises(IntegrityError) as found, connection.cursor() as cursor:
+    with pytest.raises(IntegrityError) as found, transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("INSERT INTO accounts_profile (user_id) SELECT user_id FROM accounts_profile")
     request = APIRequestFactory().get("/api/v1/profile")
     answer = problems.handle_exception(found.value, {"request": request})
