@@ -72,20 +72,16 @@ def _change(limits: Limits | None) -> None:
 
 @receiver(connection_created)
 def set_limits(connection: Any, **signal: Any) -> None:
-    """Set this thread's limits on a connection that it has been given by the pool."""
-    if connection.vendor == "postgresql" and _thread.limits is not None:
-        _set(connection.connection, _thread.limits)
-        connection.connection.has_limits_of_a_thread = True
-
-
-def reset(connection: Any) -> None:
-    """Give a connection its process's limits again before the pool hands it to another thread."""
-    if getattr(connection, "has_limits_of_a_thread", False):
-        connection.has_limits_of_a_thread = False
+    """Set this thread's limits on a connection from the pool, or take away what another thread has set there."""
+    if connection.vendor != "postgresql":
+        return
+    pooled = connection.connection
+    if _thread.limits is not None:
+        _set(pooled, _thread.limits)
+    elif getattr(pooled, "has_limits_of_a_thread", False):
         for name in PARAMETERS:
-            connection.execute(f"RESET {name}")
-        if not connection.autocommit:
-            connection.commit()
+            pooled.execute(f"RESET {name}")
+    pooled.has_limits_of_a_thread = _thread.limits is not None
 
 
 def _set(connection: Any, limits: Limits) -> None:

@@ -13,7 +13,6 @@ import environ
 import structlog
 from django.core.exceptions import ImproperlyConfigured
 
-from accounts import database
 from stefna import counters, private
 
 env = environ.Env()
@@ -133,7 +132,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     # However many threads a process has, they share these connections: none is held while a service works.
     DATABASES["default"].setdefault("OPTIONS", {}).update(
-        connect_timeout=5, pool={"min_size": 1, "max_size": 16, "timeout": 10, "reset": database.reset}
+        connect_timeout=5, pool={"min_size": 1, "max_size": 16, "timeout": 10}
     )
     # A connection that the database has cut is replaced before anybody is given it.
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
