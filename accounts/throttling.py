@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import structlog
 from rest_framework.request import Request
-from rest_framework.throttling import BaseThrottle, UserRateThrottle
+from rest_framework.throttling import UserRateThrottle
 from rest_framework.views import APIView
+
+log = structlog.get_logger("accounts")
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
@@ -30,11 +33,15 @@ class ChangeThrottle(UserRateThrottle):
 class ThrottledByMethod(APIView):
     """A view whose requests count by what they do."""
 
-    def get_throttles(self) -> list[BaseThrottle]:
+    def get_throttles(self) -> list[UserRateThrottle]:
         return [throttle_of(self.request, getattr(self, "action", ""))]
 
+    def throttled(self, request: Request, wait: float | None) -> None:
+        log.warning("limit_hit", code=throttle_of(request, getattr(self, "action", "")).scope)
+        super().throttled(request, wait)
 
-def throttle_of(request: Request, action: str) -> BaseThrottle:
+
+def throttle_of(request: Request, action: str) -> UserRateThrottle:
     if request.method in SAFE_METHODS:
         return PollThrottle()
     return UploadThrottle() if action == "create" else ChangeThrottle()

@@ -32,6 +32,10 @@ from stefna import counters, problems
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
+log = structlog.get_logger("stefna")
+
+# Where allauth counts, and says nothing to the log.
+ALLAUTH = ("/account/", "/_allauth/", "/admin/login/")
 # A form is the photo and a few short fields: more than this beside the photo is not our form.
 FORM_OVERHEAD_BYTES = 200_000
 # A form without a photo is smaller, and so is hardly a photo; to read a body of this size costs nothing.
@@ -53,6 +57,8 @@ def request_context(get_response: GetResponse) -> GetResponse:
         started = time.monotonic()
         response = get_response(request)
         counters.count_request(request, response, time.monotonic() - started)
+        if response.status_code == 429 and request.resolver_match and request.path_info.startswith(ALLAUTH):
+            log.warning("limit_hit", code=request.resolver_match.view_name)
         response["X-Request-ID"] = request_id
         return _without_body(response) if request.method == "HEAD" else response
 

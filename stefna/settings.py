@@ -265,12 +265,14 @@ ACCOUNT_LOGIN_BY_CODE_TIMEOUT = 600
 # For changing what one signs in with, export and deletion. A fresh sign-in counts.
 ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 300
+# Counted by allauth; the other limits of a client address are in accounts/limits.py. 0 is no limit.
+SIGNUPS_PER_ADDRESS_DAILY = env.int("SIGNUPS_PER_ADDRESS_DAILY", default=20)
 # Beside allauth's own: by ip, which is the client's address, and by key, which is the address of the account or mail.
 ACCOUNT_RATE_LIMITS = {
     # Here the key is client and account (accounts/password_limits.py); of a second factor it is the account.
     "login_failed": "10/m/ip,5/5m/key",
     "password_failed_account": "50/10m/key",
-    "signup": "10/m/ip,30/h/ip",
+    "signup": "10/m/ip" + (f",{SIGNUPS_PER_ADDRESS_DAILY}/d/ip" if SIGNUPS_PER_ADDRESS_DAILY else ""),
     "request_login_code": "10/m/ip,30/h/ip,3/m/key,15/h/key",
     "reset_password": "10/m/ip,30/h/ip,3/m/key,15/h/key",
     "confirm_email": "1/3m/key,30/h/ip",
@@ -349,7 +351,6 @@ DAILY_RUN_LIMIT = env.int("DAILY_RUN_LIMIT", default=50 if AIML_API_KEY or AIML_
 MAX_ACTIVE_RUNS = env.int("MAX_ACTIVE_RUNS", default=10)
 # Of one client address, of IPv6 its first half: see accounts/limits.py. 0 is no limit, as everywhere below.
 GUESTS_PER_ADDRESS_DAILY = env.int("GUESTS_PER_ADDRESS_DAILY", default=20)
-SIGNUPS_PER_ADDRESS_DAILY = env.int("SIGNUPS_PER_ADDRESS_DAILY", default=20)
 UPLOADS_PER_ADDRESS_HOURLY = env.int("UPLOADS_PER_ADDRESS_HOURLY", default=600)
 PREVIEWS_PER_ADDRESS_MINUTE = env.int("PREVIEWS_PER_ADDRESS_MINUTE", default=240)
 RUNS_PER_ADDRESS_DAILY = env.int("RUNS_PER_ADDRESS_DAILY", default=500)

@@ -11,6 +11,7 @@ from django.core import mail
 from django.test import Client
 from django.urls import reverse
 
+from accounts.models import User
 from accounts.tests.test_accounts import PASSWORD
 
 pytestmark = pytest.mark.django_db
@@ -139,3 +140,22 @@ def test_many_clients_do_not_fill_one_mailbox(member, known, time_machine):
         time_machine.move_to(time.time() + 10)
         list(MAILS.values())[number % len(MAILS)](browser(f"203.0.113.{number}"), target)
     assert 0 < len(mail.outbox) <= 40
+
+
+@pytest.mark.parametrize("way", ["page sign up", "app sign up"])
+def test_21st_sign_up_of_an_address_on_a_day_is_refused(way, settings, time_machine, caplog):
+    settings.TRUSTED_PROXIES = 1
+    assert settings.SIGNUPS_PER_ADDRESS_DAILY == 20
+    time_machine.move_to(time.time() // 86_400 * 86_400 + 60)
+    statuses = []
+    for number in range(25):
+        time_machine.move_to(time.time() + 600)
+        # What the client writes itself comes before what the proxy writes.
+        client = Client(HTTP_X_FORWARDED_FOR=f"192.0.2.{number}, {ATTACKER}")
+        statuses.append(MAILS[way](client, f"person{number}@example.com").status_code)
+    assert statuses[:20].count(429) == 0
+    assert statuses[20:] == [429] * 5
+    assert User.objects.count() == 20
+    assert "limit_hit" in caplog.text
+    other = Client(HTTP_X_FORWARDED_FOR=MEMBER)
+    assert MAILS[way](other, "another@example.com").status_code != 429
