@@ -7,16 +7,12 @@ from collections.abc import Iterator
 
 from allauth.account.models import EmailAddress
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth import SESSION_KEY
 from django.contrib.contenttypes.models import ContentType
-from django.contrib.sessions.models import Session
 from django.db.models import Model, Q
-from django.utils import timezone
 
 from accounts.models import User
 
 DELETED = "deleted account"
-AT_A_TIME = 500
 
 
 def forget(user: User) -> None:
@@ -55,24 +51,3 @@ def _entries(model: type[Model], ids: object) -> Iterator[int]:
 def _addresses(user: User) -> set[str]:
     known = EmailAddress.objects.filter(user=user).values_list("email", flat=True)
     return {address for address in (user.email, *known) if address}
-
-
-def end_sessions_of_nobody() -> int:
-    """Delete sessions that have expired, and those of accounts that are gone: an address may be in them."""
-    ended, _ = Session.objects.filter(expire_date__lt=timezone.now()).delete()
-    batch: list[Session] = []
-    for session in Session.objects.iterator(AT_A_TIME):
-        batch.append(session)
-        if len(batch) == AT_A_TIME:
-            ended += _end_sessions(batch)
-            batch = []
-    return ended + _end_sessions(batch)
-
-
-def _end_sessions(sessions: list[Session]) -> int:
-    owners = {session.pk: str(session.get_decoded().get(SESSION_KEY, "")) for session in sessions}
-    ids = {owner for owner in owners.values() if owner.isdecimal()}
-    there = {str(pk) for pk in User.objects.filter(pk__in=ids).values_list("pk", flat=True)}
-    gone = [key for key, owner in owners.items() if owner and owner not in there]
-    Session.objects.filter(pk__in=gone).delete()
-    return len(gone)

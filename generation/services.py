@@ -446,6 +446,8 @@ def delete_account(user: User) -> None:
         _remember_calls(Run.objects.filter(user=user).billed_calls_today())
         names += [export.file.name for export in Export.objects.for_user(user)]
         user_id = user.pk
+        # An address may be in a session, and the session of an app is its token.
+        credentials.end_sessions(user=user)
         user.delete()
         transaction.on_commit(lambda: photos.delete_files(*set(names)))
     log.info("account_deleted", user_id=user_id)

@@ -21,7 +21,6 @@ from django.utils.translation import gettext_noop
 
 from accounts import database
 from accounts.credentials import UNDO_LIFETIME
-from accounts.deletion import end_sessions_of_nobody
 from accounts.models import AddressChange, Profile, User
 from generation import attempts, metrics, photos, queue, services
 from generation.models import Export, IdempotencyKey, Photo, Run, database_time
@@ -139,7 +138,6 @@ def clean_up() -> dict[str, int]:
         services.delete_account(user)
     AddressChange.objects.filter(created_at__lt=timezone.now() - UNDO_LIFETIME).delete()
     return {
-        "ended_sessions": end_sessions_of_nobody(),
         "counted_periods": counted,
         "expired_keys": expired_keys,
         "expired_sessions": _delete_expired_sessions(),

@@ -390,7 +390,7 @@ def test_clean_up_removes_what_nobody_needs(start, photo, work, settings):
     assert cleaned_up.pop("counted_periods") == CountedRuns.objects.count() > 0
     assert cleaned_up == {
         "expired_keys": 1, "expired_sessions": 1, "expired_guests": 1, "binned_runs": 0, "expired_exports": 0,
-        "orphaned_files": 1, "unfinished_uploads": 1, "ended_sessions": 0,
+        "orphaned_files": 1, "unfinished_uploads": 1,
     }  # fmt: skip
     assert {path for path in settings.MEDIA_ROOT.rglob("*") if path.is_file()} == kept
 

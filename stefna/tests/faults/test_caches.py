@@ -4,7 +4,7 @@ import pytest
 from django.contrib.sessions.models import Session
 from django.test import Client
 
-from accounts.deletion import end_sessions_of_nobody
+from generation import sweep
 from stefna.tests.faults.test_odd_requests import OPERATIONS, PLACES, address_of, fill, name_of
 
 pytestmark = pytest.mark.django_db
@@ -97,7 +97,7 @@ def test_challenge_of_a_visitor_is_kept_for_a_day_and_a_sign_in_as_always(app, a
 
 def test_expired_sessions_are_deleted(app):
     app("get", "/_allauth/app/v1/auth/webauthn/login")
-    assert end_sessions_of_nobody() == 0
+    assert sweep.clean_up()["expired_sessions"] == 0
     Session.objects.update(expire_date="2020-01-01T00:00:00Z")
-    assert end_sessions_of_nobody() == 1
+    assert sweep.clean_up()["expired_sessions"] == 1
     assert not Session.objects.exists()
