@@ -58,6 +58,11 @@ def track(request: HttpRequest) -> None:
     if cache.add(name, now, REMEMBER_SECONDS) or now - cache.get(name, now) < TRACK_SECONDS:
         return
     cache.set(name, now, REMEMBER_SECONDS)
+    note_use(request)
+
+
+def note_use(request: HttpRequest) -> None:
+    """Write down where and when the request's session is used."""
     # Without a client address there is nothing to show; the page is served all the same.
     with suppress(PermissionDenied):
         UserSession.objects.create_from_request(request)

@@ -14,9 +14,11 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
 from django.utils.translation import gettext as _
 
-from accounts import credentials
+from accounts import credentials, sessions
 from accounts.forms import SignUpForm
 from accounts.models import User
+
+MAX_ID_DIGITS = 18
 
 
 class MembersMoveOn:
@@ -52,11 +54,16 @@ set_password = reauthentication_required(PasswordSetView.as_view())
 class DevicesView(ListUserSessionsView):
     """The sessions of an account: end one, or all others."""
 
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        sessions.note_use(request)
+        return super().get(request, *args, **kwargs)
+
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         chosen = request.POST.get("session", "")
         if not chosen or not isinstance(request.user, User):
             return super().post(request, *args, **kwargs)
-        session = get_object_or_404(UserSession, user=request.user, pk=int(chosen) if chosen.isdecimal() else 0)
+        is_id = len(chosen) <= MAX_ID_DIGITS and chosen.isdecimal()
+        session = get_object_or_404(UserSession, user=request.user, pk=int(chosen) if is_id else 0)
         if session.is_current():
             logout(request)
             return redirect("account_login")

@@ -55,7 +55,8 @@ def _page(
         "quota": services.quota(mine),
         "storage": services.storage(mine.user),
         "has_app": Authenticator.Type.TOTP in ways,
-        "devices": UserSession.objects.filter(user=mine.user).count(),
+        # The session that the page is looked at in may not be noted yet.
+        "devices": max(1, UserSession.objects.filter(user=mine.user).count()),
         "passkeys": ways.count(Authenticator.Type.WEBAUTHN),
     }
     return render(request, "accounts/profile.html", context, status=status)

@@ -83,7 +83,7 @@ def test_own_session_is_ended_too(member):
     assert (is_in(here), is_in(there)) == (False, True)
 
 
-@pytest.mark.parametrize("chosen", ["another's", "999999", "x", "99999999999999999999999"])
+@pytest.mark.parametrize("chosen", ["another's", "999999", "x", "99999999999999999999999", "9" * 5000])
 def test_another_persons_session_is_as_none(member, bob, chosen):
     EmailAddress.objects.create(user=bob, email=bob.email, verified=True, primary=True)
     his = Client()
@@ -109,6 +109,12 @@ def test_session_of_before_is_listed_once_it_was_used_for_a_while(member, client
     assert not UserSession.objects.exists()
     time_machine.move_to(time.time() + 301)
     assert is_in(client)
+    assert UserSession.objects.get().user == member
+
+
+def test_page_lists_the_session_that_it_is_looked_at_in(member, client):
+    client.force_login(member)
+    assert "This device" in client.get(reverse(PAGE)).content.decode()
     assert UserSession.objects.get().user == member
 
 

@@ -16,6 +16,7 @@ from accounts import password_limits
 from accounts.models import AddressChange, User
 from accounts.tests.test_accounts import PASSWORD, submit
 from accounts.tests.test_sign_in import code_of
+from generation.models import Export
 
 pytestmark = pytest.mark.django_db
 APP = "/_allauth/app/v1"
@@ -84,7 +85,7 @@ PAGES = {
 CALLS = {
     "email": ("post", f"{APP}/account/email", {"email": NEW}),
     "passkey": ("get", f"{APP}/account/authenticators/webauthn", None),
-    "export": ("get", "/api/v1/profile/export", None),
+    "export": ("post", "/api/v1/profile/export", None),
     "deletion": ("delete", "/api/v1/profile", None),
 }
 
@@ -155,7 +156,8 @@ def test_app_changes_second_steps_only_with_a_fresh_session(member, has_second_s
 def test_guest_exports_and_deletes_without_a_proof(client, catalogue, time_machine):
     submit(client)
     wait(time_machine)
-    assert client.post(reverse("export")).status_code == 200
+    assert client.post(reverse("export")).url == reverse("export")
+    assert Export.objects.exists()
     client.post(reverse("delete_account"))
     assert not User.objects.exists()
 
