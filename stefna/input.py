@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import structlog
 from cryptography.exceptions import InvalidSignature
 from django.contrib.admin.views.main import ChangeList
-from django.core.exceptions import RequestDataTooBig
+from django.core.exceptions import BadRequest, RequestDataTooBig
 from django.forms.forms import BaseForm
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
@@ -23,6 +24,8 @@ log = structlog.get_logger("stefna")
 WRONG_SHAPE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, InvalidSignature)
 # Nobody here has a telephone number, and allauth's views for them fail without an adapter that keeps some.
 PHONE = "phone"
+# What a passkey answers. allauth takes `false` for one that need not be checked, and keeps it as a passkey.
+CREDENTIAL = "credential"
 
 
 class ReadableInput:
@@ -38,15 +41,10 @@ class ReadableInput:
         if request.resolver_match and PHONE in (request.resolver_match.url_name or ""):
             raise Http404
         reads_json = getattr(getattr(view, "view_class", None), "handle_json_input", False)
-        if not reads_json or request.method == "GET":
-            return None
-        try:
-            if request.body:
-                parsers.load_object(request.body)
-        except RequestDataTooBig:
-            return problems.answer(400, str(parsers.TOO_LARGE))
-        except parsers.Malformed as error:
-            return problems.answer(400, str(error.sentence))
+        if reads_json and request.method != "GET":
+            return _refusal_of_body(request)
+        if request.method == "POST" and (given := request.POST.get(CREDENTIAL)) and not _is_credential(given):
+            return problems.bad_request(request, BadRequest(CREDENTIAL))
         return None
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
@@ -56,6 +54,30 @@ class ReadableInput:
         # With its traceback: a mistake in the form itself would look the same.
         log.warning("input_refused", code=type(exception).__name__, exc_info=exception)
         return problems.bad_request(request, exception)
+
+
+def _refusal_of_body(request: HttpRequest) -> HttpResponse | None:
+    """Return the answer to a body that allauth's API cannot read; None for one that it can."""
+    try:
+        data = parsers.load_object(request.body) if request.body else {}
+    except RequestDataTooBig:
+        return problems.answer(400, str(parsers.TOO_LARGE))
+    except parsers.Malformed as error:
+        return problems.answer(400, str(error.sentence))
+    if CREDENTIAL in data and not _is_object(data[CREDENTIAL]):
+        return problems.answer(400, errors={CREDENTIAL: [str(parsers.NOT_AN_OBJECT)]})
+    return None
+
+
+def _is_credential(text: str) -> bool:
+    try:
+        return _is_object(json.loads(text))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value)
 
 
 def _is_from_checking(error: Exception) -> bool:

@@ -200,7 +200,7 @@ os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(COUNTERS_DIR)
 # Who may read /metrics, and which part is not ready, as Authorization: Bearer …; without one only staff may.
 METRICS_TOKEN = env("METRICS_TOKEN", default="")
 
-PRIVATE_FOLDERS = [MEDIA_ROOT, FILE_UPLOAD_TEMP_DIR, COUNTERS_DIR]
+PRIVATE_FOLDERS = [MEDIA_ROOT, FILE_UPLOAD_TEMP_DIR, COUNTERS_DIR, CACHES["previews"]["LOCATION"]]
 PRIVATE_FILES = [SECRET_FILE, *(STATE_DIR / f"beat{end}" for end in ("", "-wal", "-shm", ".db"))]
 for directory in (STATE_DIR, *PRIVATE_FOLDERS):
     private.make_folder(directory)

@@ -20,14 +20,14 @@ from generation import exports, services, sweep
 from generation.models import Export, database_time
 from notifications.models import Notification
 from stefna.tests.app import code
+from stefna.tests.stage import just_signed_in
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def signed_in(client, alice):
-    client.force_login(alice)
-    return client
+def signed_in(alice):
+    return just_signed_in(alice)
 
 
 @pytest.fixture

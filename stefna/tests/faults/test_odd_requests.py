@@ -11,15 +11,18 @@ from urllib.parse import urlencode
 
 import pytest
 import yaml
+from allauth.mfa.models import Authenticator
 from django.db import transaction
 from django.test import Client
 from django.urls import get_resolver
 
 from accounts import parsers
 from stefna.tests.app import App
+from stefna.tests.stage import just_signed_in
 
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).parents[3]
+APP = "/_allauth/app/v1"
 SEED = 20
 MADE_UP = 12
 
@@ -371,3 +374,17 @@ def test_no_form_with_a_file_is_an_error_of_the_server(ask, open_page, content_t
         for visitor in ("member", "stranger"):
             answer = open_page(visitor, "POST", path, body, content_type=content_type)
             assert answer.status_code < 500, (path, visitor)
+
+
+@pytest.mark.parametrize("credential", ["false", "0", "[]", "{}", "null", "1", '"x"', "[1]"])
+def test_what_is_no_answer_of_a_passkey_is_never_kept_as_one(app, alice, credential):
+    token = app.sign("login", "alice@example.com", "a-password-of-alice").json()["meta"]["session_token"]
+    app.token = token
+    begun = app("get", f"{APP}/account/authenticators/webauthn")
+    assert begun.status_code == 200
+    sent = app("post", f"{APP}/account/authenticators/webauthn", {"credential": json.loads(credential)})
+    assert sent.status_code == 400
+    browser = just_signed_in(alice)
+    assert browser.get("/account/2fa/webauthn/add/").status_code == 200
+    assert browser.post("/account/2fa/webauthn/add/", {"credential": credential}).status_code in (200, 400)
+    assert not Authenticator.objects.exists()

@@ -18,6 +18,7 @@ from generation import exports, photos
 from generation.engine import ingest  # noqa: F401  (Pillow opens HEIC in this process only with it)
 from generation.tests import conftest as production
 from stefna.tests.faults.files import HEIC, SECRET, frames, photograph, plain, quarters, saved, stored, zipped
+from stefna.tests.stage import just_signed_in
 from stefna.tests.waiting import WAIT_SECONDS
 
 pytestmark = pytest.mark.django_db
@@ -302,7 +303,7 @@ def test_name_is_kept_as_text_and_nowhere_else(accepted, client, settings, name)
     assert all(re.fullmatch(OUR_NAME, file) for file in files)
     page = client.get(reverse("studio")).content.decode()
     assert f'alt="Your photo {shown.replace("<", "&lt;").replace(">", "&gt;")}"' in page
-    client.post("/api/v1/profile/export")
+    assert just_signed_in(photo.user).post("/api/v1/profile/export").status_code == 202
     assert exports.make_next()
     export = client.get(client.get("/api/v1/profile/export").json()["url"])
     with zipfile.ZipFile(io.BytesIO(b"".join(export.streaming_content))) as archive:
