@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+import structlog
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import call_command
 from django.db import connections
@@ -583,3 +584,15 @@ def test_parallel_posts_are_counted_exactly(alices, sent, settings, posts, keys,
     assert [status for status, _ in answers].count(202) == accepted
     assert {status for status, _ in answers} <= {202, 429}
     assert Run.objects.count() == len({run for status, run in answers if status == 202}) == 1
+
+
+def test_log_names_the_app_whose_key_was_sent(alices, sent, settings, caplog):
+    settings.APP_KEYS = {"phone": "first", "watch": "dev"}
+    asked = {"preset": "duotone", "photo_id": sent["id"]}
+    assert alices("post", "runs", asked, **{"Idempotency-Key": "k"}).status_code == 202
+    (event,) = [record.msg for record in caplog.records if "run_accepted" in str(record.msg)]
+    assert event["app"] == "watch"
+    # The next request of the same thread is nobody's app.
+    caplog.clear()
+    assert Client().get("/").status_code == 200
+    assert "app" not in structlog.contextvars.get_contextvars()
