@@ -50,6 +50,9 @@ forwarded_allow_ips = os.environ.get("FORWARDED_ALLOW_IPS") or "127.0.0.1,::1"
 if os.path.isdir("/dev/shm"):  # noqa: S108  (a directory that gunicorn makes a nameless file in)
     worker_tmp_dir = "/dev/shm"  # noqa: S108
 
+# No proxy of ours names a prefix or a user by a header, and what takes one may be a stranger's.
+forwarder_headers = ""
+
 # No access log: the proxy writes one, with the request id that our JSON lines carry, and it would mix a second shape
 # into them and show the signatures of picture addresses. gunicorn's own few lines go to standard error.
 accesslog = None

@@ -24,7 +24,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -275,10 +275,10 @@ def watched(outcome: Outcome) -> Iterator[None]:
     """See what the view sees of `photos.accept`: what it raises, how long it takes, and how far memory grows."""
     accept = photos.accept
 
-    def watched_accept(user: User, upload: photos.Upload, *, room: int | None = None) -> Photo:
+    def watched_accept(user: User, upload: photos.Upload, *, check_room: Callable[[int], None] | None = None) -> Photo:
         before, started = peak_megabytes(), time.perf_counter()
         try:
-            photo = accept(user, upload, room=room)
+            photo = accept(user, upload, check_room=check_room)
             outcome.code = "accepted"
             return photo
         except PhotoError as error:

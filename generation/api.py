@@ -320,7 +320,7 @@ class RunViewSet(
         content_type = photos.download_type(run, request.query_params.get("format", "original"))
         if content_type is None:
             raise serializers.ValidationError({"format": [_("One of original, jpeg, webp, png.")]})
-        return pictures.attachment(run, content_type)
+        return pictures.attachment(request, run, content_type)
 
 
 class BatchViewSet(ThrottledByMethod, viewsets.ViewSet):

@@ -166,9 +166,10 @@ def _give_up(run: Run, error: GenerationError) -> None:
         log.warning("run_requeued", code=error.code, detail=error.detail, duration_ms=waits_ms)
         return
     log.warning("generation_failed", code=error.code, detail=error.detail)
-    if isinstance(error, ContentFiltered) and not run.billed_calls:
-        # The filter judges the finished picture.
-        repeated(lambda: run.enter(Run.Phase(run.phase), billed_calls=1))
+    if isinstance(error, ContentFiltered):
+        # The filter judges the finished picture, which has to be paid, also if the user has cancelled meanwhile.
+        facts = {"billed_calls": max(1, run.billed_calls), "error_code": error.code}
+        repeated(lambda: run.enter(Run.Phase(run.phase), **facts))
     repeated(
         lambda: fail_run(
             run,
@@ -186,7 +187,7 @@ def fail_run(run: Run, *, code: str, message: str, retryable: bool = True, possi
     def fail() -> bool:
         return run.fail(code=code, message=message, retryable=retryable, possible_cost=possible_cost)
 
-    return end(run, fail) or end(run, run.cancel)
+    return end(run, fail) or end(run, partial(run.cancel, possible_cost=possible_cost))
 
 
 def end(run: Run, change: Callable[[], bool]) -> bool:

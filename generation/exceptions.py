@@ -15,6 +15,7 @@ GenerationError                 somebody can act on it: `code` is stored and tes
 ├── QuotaExceeded               no runs left today
 │   ├── TooManyFiltered         the safety filter hid too many of today's runs
 │   └── BudgetExceeded          the installation pays for no more calls today
+├── AccountGone                 deleted while the request was being served
 ├── StorageFull                 the account keeps as many bytes as it may
 ├── TooManyActiveRuns
 ├── TooManyExports              several within a day
@@ -135,6 +136,12 @@ class TooManyFiltered(QuotaExceeded):
 class BudgetExceeded(QuotaExceeded):
     code = "budget_exceeded"
     sentence = _("No more pictures can be made here today. Please come back tomorrow.")
+
+
+class AccountGone(GenerationError):
+    code = "not_found"
+    status = 404
+    sentence = _("This account was deleted.")
 
 
 class StorageFull(GenerationError):

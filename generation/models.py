@@ -249,14 +249,22 @@ class RunQuerySet(models.QuerySet["Run"]):
         return self.filter(created_at__gte=timezone.now().replace(hour=0, minute=0, second=0, microsecond=0))
 
     def filtered_today(self) -> RunQuerySet:
-        """Today's runs that a service was paid for and whose picture its safety filter hid."""
-        return self.today().filter(status=Run.Status.FAILED, error_code=ContentFiltered.code)
+        """Today's runs that a service was paid for and whose picture its safety filter hid, also if cancelled."""
+        return self.today().filter(billed_calls__gt=0, error_code=ContentFiltered.code)
 
     def billed_calls_today(self) -> int:
         """Count the calls of today's runs that are or may be billed: made, never answered, or still to be made."""
-        runs = self.today().filter(cached=False).exclude(provider="embedded")
+        waiting = self._billed_today().filter(status=Run.Status.QUEUED, billed_calls=0)
+        return self.calls_made_today() + waiting.count()
+
+    def calls_made_today(self) -> int:
+        """Count the calls of today's runs that were or may have been made."""
+        runs = self._billed_today()
         made = runs.aggregate(calls=Coalesce(Sum(F("billed_calls") + F("possible_cost")), 0))["calls"]
-        return int(made) + runs.active().filter(billed_calls=0).count()
+        return int(made) + runs.filter(status=Run.Status.RUNNING, billed_calls=0).count()
+
+    def _billed_today(self) -> RunQuerySet:
+        return self.today().filter(cached=False).exclude(provider="embedded")
 
     def due(self) -> RunQuerySet:
         """Queued runs that may start now, oldest first."""
@@ -555,7 +563,6 @@ class Run(models.Model):
 
         A picture that the service has already made needs only to be fetched and stored, and the page goes on saying so.
         """
-        unanswered = self.phase == self.Phase.GENERATING and not self.result_url and self.provider != "embedded"
         return bool(
             self._mine()
             .filter(cancel_requested_at=None)
@@ -567,15 +574,21 @@ class Run(models.Model):
                 leased_until=None,
                 worker="",
                 crashes=F("crashes") + int(crashed),
-                possible_cost=F("possible_cost") + int(unanswered and (crashed or code == "worker_stopped")),
+                possible_cost=F("possible_cost") + int(self.is_unanswered and (crashed or code == "worker_stopped")),
                 run_after=database_time(after) if after else None,
             )
         )
 
-    def cancel(self) -> bool:
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether this attempt has sent a call that may be billed, and knows of no answer."""
+        return self.phase == self.Phase.GENERATING and not self.result_url and self.provider != "embedded"
+
+    def cancel(self, *, possible_cost: bool = False) -> bool:
         """End a waiting run, or one whose cancelling was asked for while it was running."""
         waiting = Q(status=self.Status.QUEUED) | Q(status=self.Status.RUNNING, cancel_requested_at__isnull=False)
-        return self._end(self._as_seen().filter(waiting), self.Status.CANCELLED)
+        cost = F("possible_cost") + int(possible_cost)
+        return self._end(self._as_seen().filter(waiting), self.Status.CANCELLED, possible_cost=cost)
 
     def request_cancel(self) -> bool:
         """Mark a running run, so that its worker drops the result when it comes."""
@@ -745,11 +758,11 @@ class IdempotencyKey(models.Model):
 class BilledDay(models.Model):
     """A day (UTC) of calls that the installation pays for: its row is the lock of whoever counts them.
 
-    The calls themselves are counted on the runs; only those of accounts that were deleted since are counted here.
+    Calls are counted on the runs. Here are those on no run: of accounts that were deleted since, and of preset trials.
     """
 
     day = models.DateField(primary_key=True)
-    forgotten_calls = models.PositiveIntegerField(default=0, db_default=0)
+    other_calls = models.PositiveIntegerField(default=0, db_default=0)
 
     def __str__(self) -> str:
         return str(self.day)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,9 +20,11 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models.fields.files import FieldFile
+from django.utils.functional import cached_property
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from accounts.models import Profile
 from generation.engine import exceptions as decode_errors
 from generation.engine.headers import read_header
 from generation.exceptions import (
@@ -105,17 +106,18 @@ class Stored:
         delete_files(self.result, self.thumbnail)
 
 
-def accept(user: User, upload: Upload, *, room: int | None = None) -> Photo:
+def accept(user: User, upload: Upload, *, check_room: Callable[[int], None] | None = None) -> Photo:
     """Check, normalise and store what a user sent; the same bytes give the same photo. Raise PhotoError.
 
-    Raise StorageFull for a new photo of more bytes than the user has `room` for.
+    `check_room` raises StorageFull when a user has no room for so many more bytes. It is asked before anything is
+    stored, and again while the user's profile is locked: several photos may come at once.
     """
     _check_bytes(upload)
     known = Photo.objects.for_user(user).filter(sha256=upload.sha256).first()
     if known:
         return known
-    if room is not None and len(upload.data) > room:
-        raise StorageFull
+    if check_room:
+        check_room(len(upload.data))
     files = upload.files
     photo = Photo(
         user=user,
@@ -131,18 +133,26 @@ def accept(user: User, upload: Upload, *, room: int | None = None) -> Photo:
         photo.file = save(random_path("photos", EXTENSIONS[files.content_type]), files.picture)
         photo.thumbnail = save(random_path("photos", "jpg"), files.thumbnail)
     photo.upload_ms = round((time.monotonic() - started) * 1000)
-    return _insert(photo)
+    return _insert(photo, check_room)
 
 
-def _insert(photo: Photo) -> Photo:
+def _insert(photo: Photo, check_room: Callable[[int], None] | None) -> Photo:
     """Write the row of a photo whose files are stored; without a row its files go too."""
     try:
         with transaction.atomic():
+            if check_room:
+                Profile.objects.lock(photo.user_id)
+                check_room(photo.bytes)
             photo.save(force_insert=True)
-    except IntegrityError:
-        # The same bytes came twice at once; the other request's copy stays.
+    except StorageFull:
         delete_files(photo.file.name, photo.thumbnail.name)
-        return Photo.objects.get(user=photo.user, sha256=photo.sha256)
+        raise
+    except IntegrityError:
+        delete_files(photo.file.name, photo.thumbnail.name)
+        # The same bytes came twice at once, and the other request's copy stays; or the account is gone.
+        if same := Photo.objects.filter(user=photo.user_id, sha256=photo.sha256).first():
+            return same
+        raise
     except DatabaseError:
         # Of a commit whose confirmation was lost the row is there.
         if not _is_stored(photo):
@@ -218,10 +228,9 @@ def download(run: Run, content_type: str) -> bytes:
     data = read(run.result)
     if content_type == run.content_type:
         return data
-    release_connections()
     with _refusing_results():
         return processing.convert(
-            data, result_limits(), share=Share.PREVIEW, content_type=content_type, source_type=run.source_type
+            data, result_limits(), share=Share.CONVERSION, content_type=content_type, source_type=run.source_type
         ).data
 
 
@@ -272,6 +281,8 @@ def rendition(data: bytes, source_type: str) -> bytes:
 
 def read(file: FieldFile) -> bytes:
     """Return the bytes of a stored picture. Raise StorageUnavailable."""
+    # The storage may be slow, and a thread that waits for it holds no connection to the database.
+    release_connections()
     try:
         with file.open("rb") as stored:
             data: bytes = stored.read()

@@ -19,7 +19,10 @@ from django.templatetags.static import static
 from django.utils.crypto import constant_time_compare
 from django.utils.text import slugify
 from django.views.decorators.http import require_safe
+from rest_framework.request import Request
 
+from accounts import limits
+from accounts.limits import Limit
 from accounts.models import Profile, User
 from generation import photos, showing
 from generation.models import Export, Photo, Preset, Run
@@ -97,11 +100,14 @@ def download(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     content_type = photos.download_type(found, request.GET.get("format", "original"))
     if content_type is None:
         raise Http404
-    return attachment(found, content_type)
+    return attachment(request, found, content_type)
 
 
-def attachment(run: Run, content_type: str) -> HttpResponse:
-    """Send a result as a file with a readable name, in the format that was asked for."""
+def attachment(request: HttpRequest | Request, run: Run, content_type: str) -> HttpResponse:
+    """Send a result as a file with a readable name, in the format that was asked for. Raises LimitReached."""
+    if content_type != run.content_type:
+        # Another format is made of it, which costs as much as an upload.
+        limits.hit(request, Limit.UPLOADS)
     response = HttpResponse(photos.download(run, content_type), content_type)
     response["Cache-Control"] = "private, max-age=86400"
     name = f"stefna-{slugify(run.preset_name)}-{run.created_at:%Y-%m-%d}.{photos.EXTENSIONS[content_type]}"

@@ -25,6 +25,7 @@ from accounts.models import AddressChange, Profile, default_name
 from generation import photos, queue
 from generation.attempts import end, tell
 from generation.exceptions import (
+    AccountGone,
     BudgetExceeded,
     GenerationError,
     IdempotencyKeyReused,
@@ -137,6 +138,8 @@ def retry_run(run: Run) -> Run:
 def vary_run(run: Run, *, strength: float | None = None, seed: int | None = None, key: str = "") -> Run:
     """Make a new run from another's photo and snapshot, with another strength or seed. Raises GenerationError."""
     request = _fingerprint(run.pk, strength, seed)
+    if run.preset_slug and not (run.preset and run.preset.is_usable):
+        raise PresetUnavailable
     new = _copy(run, strength=strength or run.strength, seed=seed or run.seed)
     return _accept(run.user, [new], key=key, request=request)[0]
 
@@ -236,8 +239,7 @@ def check_limits(user: User, *, provider: str, runs: int, profile: Profile | Non
         raise TooManyFiltered(resets_at=tomorrow())
     if settings.MAX_ACTIVE_RUNS and mine.active().count() + runs > settings.MAX_ACTIVE_RUNS:
         raise TooManyActiveRuns
-    if storage_room(user) == 0:
-        raise StorageFull
+    check_room(user, 1)
     if settings.DAILY_BILLED_CALLS_LIMIT and provider != "embedded":
         _check_budget(runs)
 
@@ -247,14 +249,15 @@ def _check_budget(runs: int) -> None:
     with transaction.atomic():
         day, _ = BilledDay.objects.get_or_create(day=timezone.now().date())
         day = BilledDay.objects.select_for_update().get(pk=day.pk)
-        if Run.objects.billed_calls_today() + day.forgotten_calls + runs > settings.DAILY_BILLED_CALLS_LIMIT:
+        if Run.objects.billed_calls_today() + day.other_calls + runs > settings.DAILY_BILLED_CALLS_LIMIT:
             raise BudgetExceeded(resets_at=tomorrow())
 
 
-def storage_room(user: User) -> int | None:
-    """Return how many more bytes an account may keep; None where there is no limit."""
+def check_room(user: User, more: int) -> None:
+    """Check that an account may keep so many more bytes. Raises StorageFull."""
     limit = storage_limit(user)
-    return max(0, limit - stored_bytes(user)) if limit else None
+    if limit and stored_bytes(user) + more > limit:
+        raise StorageFull
 
 
 def storage_limit(user: User) -> int:
@@ -336,7 +339,7 @@ def _kept(user: User, photo: Photo | photos.Upload, *, runs: int) -> Iterator[Ph
 
 def accept_photo(user: User, upload: photos.Upload) -> Photo:
     """Check, normalise and store what a user sent. Raises PhotoError, StorageUnavailable and StorageFull."""
-    return photos.accept(user, upload, room=storage_room(user))
+    return photos.accept(user, upload, check_room=partial(check_room, user))
 
 
 def _fingerprint(*parts: object) -> str:
@@ -427,8 +430,11 @@ def delete_photo(photo: Photo) -> None:
 def change_avatar(profile: Profile, file: Any) -> None:
     """Store a new picture of the user in the place of the old one; None takes it away. Raises GenerationError."""
     old = profile.avatar.name
-    profile.avatar = photos.accept_avatar(photos.Upload(file.read(), file.name)) if file else ""
-    profile.save(update_fields=["avatar"])
+    new = photos.accept_avatar(photos.Upload(file.read(), file.name)) if file else ""
+    if not Profile.objects.filter(pk=profile.pk).update(avatar=new):
+        photos.delete_files(new)
+        raise AccountGone
+    profile.avatar = new
     photos.delete_files(old)
 
 
@@ -443,7 +449,7 @@ def delete_account(user: User) -> None:
         names = [name for photo in Photo.objects.filter(user=user) for name in (photo.file.name, photo.thumbnail.name)]
         names += [name for run in Run.objects.filter(user=user) for name in (run.result.name, run.thumbnail.name)]
         names += [profile.avatar.name for profile in Profile.objects.filter(user=user)]
-        _remember_calls(Run.objects.filter(user=user).billed_calls_today())
+        _count_other_calls(Run.objects.filter(user=user).calls_made_today())
         names += [export.file.name for export in Export.objects.for_user(user)]
         user_id = user.pk
         # An address may be in a session, and the session of an app is its token.
@@ -467,11 +473,20 @@ def undo_email_change(*, change: AddressChange) -> bool:
         return credentials.undo_change(change)
 
 
-def _remember_calls(calls: int) -> None:
-    """Keep counting today's calls of an account whose rows are about to go: they have to be paid all the same."""
+def _count_other_calls(calls: int) -> None:
+    """Count calls of today that no run counts: they have to be paid all the same."""
     if calls:
         day, _ = BilledDay.objects.get_or_create(day=timezone.now().date())
-        BilledDay.objects.filter(pk=day.pk).update(forgotten_calls=F("forgotten_calls") + calls)
+        BilledDay.objects.filter(pk=day.pk).update(other_calls=F("other_calls") + calls)
+
+
+def count_trial() -> None:
+    """Count one call of a preset trial against the installation's limit. Raises BudgetExceeded."""
+    if default_provider() != "embedded":
+        with transaction.atomic():
+            if settings.DAILY_BILLED_CALLS_LIMIT:
+                _check_budget(1)
+            _count_other_calls(1)
 
 
 # -- Exports -----------------------------------------------------------------------------------------------

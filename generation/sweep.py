@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def take_over_lost_runs() -> int:
             log.warning("run_taken_over", run_id=str(run.pk), preset_id=run.preset_slug, attempt=run.attempts)
             handed_back.append(run.pk)
         else:
-            changed += attempts.end(run, run.cancel)
+            changed += attempts.end(run, partial(run.cancel, possible_cost=run.is_unanswered))
     earliest = database_time(-timedelta(seconds=settings.RUN_DEADLINE_SECONDS))
     for run in Run.objects.filter(status=Run.Status.QUEUED, created_at__lt=earliest):
         code = run.error_code or "deadline_exceeded"

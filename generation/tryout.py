@@ -6,7 +6,7 @@ import uuid
 import structlog
 from django.conf import settings
 
-from generation import photos
+from generation import photos, services
 from generation.models import Preset, release_connections
 from generation.providers import default_provider, get_image_provider
 from generation.providers.base import TransformRequest, UpstreamAnswer
@@ -24,6 +24,7 @@ def is_paid() -> bool:
 
 def try_out(preset: Preset, sample: str) -> bytes:
     """Return as a marked WebP what a preset, saved or not, makes of a sample. One call; raises GenerationError."""
+    services.count_trial()
     provider = get_image_provider(default_provider())
     photo = photos.Upload.sample(sample).data
     photo_url = photos.sample_url(sample) if provider.fetches_photo else ""

@@ -28,7 +28,9 @@ v1 = [
     *router.urls,
 ]
 # Its script is a file of its own; the styles that it sets while it runs need a word of permission, on this page only.
-docs = csp_update({"style-src": ["'unsafe-inline'"]})(SpectacularSwaggerSplitView.as_view(url_name="schema"))
+docs = csp_update({"style-src": ["'unsafe-inline'"]})(
+    SpectacularSwaggerSplitView.as_view(url_name="schema", http_method_names=["get", "head"])
+)
 urlpatterns = [
     path("v1/", include((v1, "api"))),
     path("schema/", SpectacularAPIView.as_view(), name="schema"),

@@ -28,7 +28,7 @@ from accounts.limits import Limit
 from generation import photos
 from generation.images import processing
 from generation.images.processing import Share
-from stefna import counters, problems
+from stefna import counters, encodings, problems
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
@@ -40,8 +40,8 @@ ALLAUTH = ("/account/", "/_allauth/", "/admin/login/")
 FORM_OVERHEAD_BYTES = 200_000
 # A form without a photo is smaller, and so is hardly a photo; to read a body of this size costs nothing.
 SMALLEST_PHOTO_BYTES = 16_384
-# What a browser may write a form in; others are names of codecs that are no encodings of text, or hide what is sent.
-ENCODINGS = {"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "windows-1252"}
+# Not by name: a prefix that the server takes from a header would be part of it.
+PREVIEWS = "/sketches"
 # Django gives the head of a part 1 kB, and the name of the file is in it: a long one is no reason to refuse a photo.
 multipartparser.MAX_TOTAL_HEADER_SIZE = 65_536  # type: ignore[attr-defined]
 
@@ -132,7 +132,7 @@ def refuse_malformed(get_response: GetResponse) -> GetResponse:
         encoding = request.content_params.get("charset", "") if request.content_params else ""
         if "\0" in request.path_info or "\0" in unquote(request.META.get("QUERY_STRING", "")):
             return problems.bad_request(request, BadRequest("NUL in the address"))
-        if encoding and encoding.lower() not in ENCODINGS:
+        if encoding and not encodings.is_known(encoding):
             if length != "0":
                 return problems.bad_request(request, BadRequest("encoding"))
             request.encoding = "utf-8"
@@ -192,7 +192,7 @@ def _share(request: HttpRequest) -> Share | None:
     """Return what a request needs image processes for, or None when it sends no picture."""
     if request.method != "POST":
         return None
-    if request.path_info == reverse("sketch"):
+    if request.path_info == PREVIEWS:
         return Share.PREVIEW
     length = int(request.headers.get("Content-Length") or 0)
     return Share.UPLOAD if length > SMALLEST_PHOTO_BYTES else None
@@ -214,7 +214,7 @@ class _Held:
 
 def _refusal(request: HttpRequest, error: Refusal) -> HttpResponse:
     """Answer with the sentence, status and headers of an error; scripts of ours get JSON as API clients do."""
-    if problems.is_api(request) or request.path_info == reverse("sketch"):
+    if problems.is_api(request) or request.path_info == PREVIEWS:
         return problems.answer_error(error)
     template = "generation/_error.html" if "HX-Request" in request.headers else "error.html"
     response = render(request, template, {"message": error.message}, status=error.status)

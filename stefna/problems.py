@@ -15,7 +15,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template import loader
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from django.views import csrf, defaults
+from django.views import csrf
 from rest_framework import exceptions
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.response import Response
@@ -191,12 +191,17 @@ def is_api(request: HttpRequest) -> bool:
     return request.path_info.startswith(PREFIXES)
 
 
+def _page(request: HttpRequest, status: int) -> HttpResponse:
+    """Show an error. Django's own views check the CSRF token first, and fail on a form that cannot be read."""
+    return HttpResponse(loader.render_to_string(f"{status}.html", request=request), status=status)
+
+
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return answer(400) if is_api(request) else defaults.bad_request(request, exception)
+    return answer(400) if is_api(request) else _page(request, 400)
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return answer(403) if is_api(request) else defaults.permission_denied(request, exception)
+    return answer(403) if is_api(request) else _page(request, 403)
 
 
 def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponse:
@@ -213,7 +218,7 @@ def csrf_failed(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return answer(404) if is_api(request) else defaults.page_not_found(request, exception)
+    return answer(404) if is_api(request) else _page(request, 404)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

@@ -4,8 +4,10 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
+from stefna.encodings import readable
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "stefna.settings")
-application = get_wsgi_application()
+application = readable(get_wsgi_application())
 
 from django.conf import settings  # noqa: E402  (read only once the application is set up)
 

@@ -52,6 +52,7 @@ class Share(Enum):
 
     UPLOAD = (48, 10.0, 48)
     PREVIEW = (6, 5.0, 4)
+    CONVERSION = (2, 5.0, 0)
     BACKGROUND = (1000, 60.0, 0)
 
     def __init__(self, max_waiting: int, wait_seconds: float, max_requests: int) -> None:

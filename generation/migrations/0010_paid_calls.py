@@ -14,7 +14,7 @@ class Migration(migrations.Migration):
             name='BilledDay',
             fields=[
                 ('day', models.DateField(primary_key=True, serialize=False)),
-                ('forgotten_calls', models.PositiveIntegerField(db_default=0, default=0)),
+                ('other_calls', models.PositiveIntegerField(db_default=0, default=0)),
             ],
         ),
         migrations.AddField(

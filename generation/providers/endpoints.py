@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
 
 import structlog
 from django.conf import settings
 from django.core.cache import cache
+from django.utils.functional import cached_property
 
 from generation.exceptions import CircuitsOpen
 

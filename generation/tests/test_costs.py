@@ -1,22 +1,25 @@
 """Who pays: calls that are billed count, and nobody may ask for, or keep, more than their share."""
 
 import json
+import threading
 import uuid
 
 import pytest
 from django.core.cache import cache
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import IntegrityError
 from django.test import Client
 from django.urls import reverse
 
 from accounts.models import User
 from conftest import in_parallel, small
-from generation import services
+from generation import photos, services, tryout
+from generation.exceptions import BudgetExceeded, StorageFull
 from generation.models import BilledDay, Photo, Run
 from generation.providers import endpoints
 from generation.providers.endpoints import Outcome, configured
 from stefna.tests.faults import files
-from stefna.tests.waiting import wait_until
+from stefna.tests.waiting import WAIT_SECONDS, wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -136,7 +139,7 @@ def test_installation_pays_for_no_more_calls_than_its_limit(upstreams, photo, ca
     # Nobody makes room by taking away what was paid for.
     alices.delete(f"{API}/runs/{Run.objects.get(user=photo.user).pk}")
     services.delete_account(photo.user)
-    assert BilledDay.objects.get().forgotten_calls == 1
+    assert BilledDay.objects.get().other_calls == 1
     assert ask(others, theirs, seed=7).status_code == 202
     answer = ask(others, theirs, seed=8)
     assert (answer.status_code, answer.json()["code"]) == (429, "budget_exceeded")
@@ -470,3 +473,109 @@ def test_only_endpoint_that_is_still_refused_costs_its_probe_nothing(upstreams, 
     work()
     run.refresh_from_db()
     assert (run.status, run.error_code) == ("failed", "upstream_credits")
+
+
+# -- What an independent attack has found ------------------------------------------------------------------------
+
+
+def test_photos_are_processed_beside_each_other(monkeypatch):
+    """A lock around it would make every upload wait for the slowest, and hold its connection meanwhile."""
+    together = threading.Barrier(2, timeout=WAIT_SECONDS)
+
+    def normalise(*arguments, **options):
+        together.wait()
+
+    monkeypatch.setattr(photos.processing, "normalise", normalise)
+    uploads = [photos.Upload(b"one"), photos.Upload(b"two")]
+    assert in_parallel(2, lambda number: uploads[number].files) == [None, None]
+
+
+def test_account_that_is_deleted_before_any_call_uses_up_nothing(upstreams, alices, photo, catalogue, settings):
+    settings.DAILY_BILLED_CALLS_LIMIT = 2
+    assert [ask(alices, photo).status_code for _ in range(3)] == [202, 202, 429]
+    services.delete_account(photo.user)
+    assert not BilledDay.objects.filter(other_calls__gt=0).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_call_that_is_never_answered_is_recorded_though_its_run_was_cancelled(
+    upstreams, alices, photo, catalogue, work, settings
+):
+    settings.AIML_READ_TIMEOUT_SECONDS = 1
+    upstreams.script("aiml", {"hang": True})
+    asked = ask(alices, photo).json()["id"]
+
+    def cancel():
+        wait_until(lambda: calls(upstreams) == 1)
+        return alices.post(f"{API}/runs/{asked}/cancel").status_code
+
+    assert in_parallel(2, lambda number: (work, cancel)[number]()) == [1, 200]
+    run = Run.objects.get()
+    assert (run.status, run.possible_cost, run.counted) == ("cancelled", 1, False)
+    assert Run.objects.billed_calls_today() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_filtered_runs_count_as_filtered_though_cancelled(upstreams, alices, photo, catalogue, work, settings):
+    settings.DAILY_RUN_LIMIT, settings.FILTERED_RUNS_DAILY = 0, 1
+    upstreams.script("aiml", {"shape": "nsfw", "delay": 0.3})
+    asked = ask(alices, photo).json()["id"]
+
+    def cancel():
+        wait_until(lambda: calls(upstreams) == 1)
+        return alices.post(f"{API}/runs/{asked}/cancel").status_code
+
+    assert in_parallel(2, lambda number: (work, cancel)[number]()) == [1, 200]
+    assert Run.objects.get().status == "cancelled"
+    assert ask(alices, photo).json()["code"] == "quota_exceeded"
+
+
+def test_trials_of_presets_count_against_the_ceiling(upstreams, catalogue, settings):
+    settings.DAILY_BILLED_CALLS_LIMIT = 1
+    preset = catalogue.get(slug="duotone")
+    assert tryout.try_out(preset, "coffee")
+    with pytest.raises(BudgetExceeded):
+        tryout.try_out(preset, "coffee")
+    assert calls(upstreams) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_storage_holds_when_many_photos_come_at_once(alice, settings):
+    uploads = [photos.Upload(small("coffee", 200 + number)) for number in range(8)]
+    settings.MAX_STORED_MB = 1
+    Photo.objects.create(**files_of(None) | {"user": alice, "bytes": 1_000_000 - 3 * len(uploads[0].data)})
+    answers = in_parallel(8, lambda number: services.accept_photo(alice, uploads[number]))
+    assert {type(answer) for answer in answers} == {Photo, StorageFull}
+    assert services.stored_bytes(alice) <= 1_000_000
+    kept = [path for path in settings.MEDIA_ROOT.rglob("*") if path.is_file()]
+    assert len(kept) == 2 * sum(isinstance(answer, Photo) for answer in answers)
+
+
+def test_other_formats_of_a_result_are_limited_as_uploads(behind_proxy, alices, start, work):
+    run = start()
+    work()
+    behind_proxy.UPLOADS_PER_ADDRESS_HOURLY = 2
+    address = alices.get(f"{API}/runs/{run.pk}").json()["result"]["download_url"]
+    stranger = Client(**from_address(9))
+    assert [stranger.get(f"{address}&format=webp").status_code for _ in range(3)] == [200, 200, 429]
+    assert stranger.get(address).status_code == 200
+
+
+def test_switched_off_preset_makes_no_variations(alices, start, work, preset):
+    run = start()
+    work()
+    preset.is_active = False
+    preset.save()
+    alices.post(reverse("vary", args=[run.pk]), {"change": "seed", "key": "k"})
+    assert Run.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_account_that_is_deleted_during_an_upload_keeps_no_file(alice, settings):
+    upload = photos.Upload(small("coffee"))
+    assert upload.files
+    stale = User.objects.get(pk=alice.pk)
+    services.delete_account(alice)
+    with pytest.raises(IntegrityError):
+        services.accept_photo(stale, upload)
+    assert not [path for path in settings.MEDIA_ROOT.rglob("*") if path.is_file()]

@@ -136,3 +136,20 @@ def answer_after_another(slow, web, path):
         connection.settimeout(2)
         return connection.recv(65536).decode()
     return ""
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "text/plain; charset=rot13"},
+        {"Content-Type": "application/x-www-form-urlencoded; charset=zip"},
+        {"Content-Type": "text/plain; charset=\\x00"},
+        {"SCRIPT_NAME": "/sketches"},
+        {"Script-Name": "/x"},
+    ],
+)
+def test_no_header_is_an_error_of_the_server(web, headers):
+    assert web.ask("GET", "/healthz/live?x=1", **headers).status == 200
+    for path in ("/", "/nothing", "/sketches", "/x/sketches", "/api/v1/ping", "/_allauth/app/v1/auth/login"):
+        for method, body in (("GET", None), ("POST", b"x=1")):
+            assert web.ask(method, f"{path}?x=1", body, **headers).status < 500, (path, method)

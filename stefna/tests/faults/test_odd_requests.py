@@ -388,3 +388,25 @@ def test_what_is_no_answer_of_a_passkey_is_never_kept_as_one(app, alice, credent
     assert browser.get("/account/2fa/webauthn/add/").status_code == 200
     assert browser.post("/account/2fa/webauthn/add/", {"credential": credential}).status_code in (200, 400)
     assert not Authenticator.objects.exists()
+
+
+BODIES_OF_NO_FORM = {
+    "no boundary": ("multipart/form-data", b"x"),
+    "long boundary": (f"multipart/form-data; boundary={'b' * 5000}", b"x"),
+    "many fields": ("application/x-www-form-urlencoded", b"&".join(b"f%d=1" % number for number in range(1500))),
+    "latin": ("application/x-www-form-urlencoded; charset=iso-8859-1", b"login=%e4"),
+}
+
+
+@pytest.mark.parametrize("kind", BODIES_OF_NO_FORM)
+@pytest.mark.parametrize("path", ["/nothing", "/runs/new", "/account/login/", "/admin/login/", "/sketches", "/"])
+def test_page_of_an_error_does_not_read_the_form_again(db, kind, path):
+    content_type, body = BODIES_OF_NO_FORM[kind]
+    client = Client(enforce_csrf_checks=True)
+    client.cookies["csrftoken"] = "c" * 32
+    answer = client.generic("POST", path, body, content_type, headers={"X-CSRFToken": "c" * 32})
+    assert 400 <= answer.status_code < 500
+
+
+def test_documentation_answers_no_options(client):
+    assert client.options("/api/docs/").status_code == 405
