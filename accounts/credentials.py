@@ -134,8 +134,13 @@ def is_pending_change(*, address: str, user: User | None = None) -> bool:
 def release_pending_change(*, address: str) -> None:
     """Drop what others merely want to change to: it must not keep the owner of the address from signing up."""
     if is_pending_change(address=address):
-        proved = EmailAddress.objects.filter(verified=True).values("user")
-        EmailAddress.objects.filter(email=address.lower(), verified=False, user__in=proved).delete()
+        drop_pending_changes(address=address)
+
+
+def drop_pending_changes(*, address: str) -> None:
+    """Drop the wish of accounts that have proved another address to change to this one."""
+    proved = EmailAddress.objects.filter(verified=True).values("user")
+    EmailAddress.objects.filter(email=address.lower(), verified=False, user__in=proved).delete()
 
 
 def signed_undo_key(*, user: User, old_address: str) -> str:
@@ -172,10 +177,16 @@ def undo_change(change: AddressChange) -> bool:
     return True
 
 
-def address_holder(change: AddressChange) -> User | None:
-    """Return the other account that has the old address by now."""
-    held = User.objects.filter(Q(email=change.old_address) | Q(emailaddress__email=change.old_address))
-    return held.exclude(pk=change.user_id).first()
+def old_address_is_proved(change: AddressChange) -> bool:
+    """Return whether another account has proved the old address by now, or a superuser has made one with it."""
+    proved = Q(emailaddress__email=change.old_address, emailaddress__verified=True)
+    made_by_staff = Q(email=change.old_address) & (Q(is_staff=True) | Q(is_superuser=True))
+    return User.objects.filter(proved | made_by_staff).exclude(pk=change.user_id).exists()
+
+
+def unproved_holder(change: AddressChange) -> User | None:
+    """Return the other account that was made with the old address. One that merely wants to change to it is none."""
+    return User.objects.filter(email=change.old_address).exclude(pk=change.user_id).first()
 
 
 def has_proved_address(user: User) -> bool:

@@ -462,14 +462,15 @@ def delete_account(user: User) -> None:
 def undo_email_change(*, change: AddressChange) -> bool:
     """Give an account the address back that it had before; return False when that is not possible any more.
 
-    An account with the address that nobody has proved is deleted: this mail is the proof.
+    An account with the address that nobody has proved is deleted: this mail is the proof. Accounts with another
+    address that want to change to it stay, without that wish.
     """
     with transaction.atomic():
-        holder = credentials.address_holder(change)
-        if holder and credentials.has_proved_address(holder):
+        if credentials.old_address_is_proved(change):
             return False
-        if holder:
+        if holder := credentials.unproved_holder(change):
             delete_account(holder)
+        credentials.drop_pending_changes(address=change.old_address)
         return credentials.undo_change(change)
 
 

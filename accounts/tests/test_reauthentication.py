@@ -248,6 +248,35 @@ def test_old_address_that_was_taken_comes_back_unless_it_was_proved(member, prov
     assert member.email == ("thief@example.com" if proved else "alice@example.com")
 
 
+@pytest.mark.parametrize("door", ["page", "app"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_accounts_that_want_the_old_address_do_not_block_the_way_back(member, settings, door, count):
+    settings.APP_KEYS = {"dev": "dev"}
+    change_address(browser_of(member), "thief@example.com")
+    link = way_back("alice@example.com")
+    for number in range(count):
+        second = User.objects.create_user(f"second{number}@example.com", PASSWORD)
+        EmailAddress.objects.create(user=second, email=second.email, verified=True, primary=True)
+        if door == "page":
+            browser_of(second).post(reverse("account_email"), {"email": "alice@example.com", "action_add": ""})
+        else:
+            assert App(second)("post", f"{APP}/account/email", {"email": "alice@example.com"}).status_code == 200
+    assert EmailAddress.objects.filter(email="alice@example.com").count() == count
+    assert Client().post(link).status_code == 302
+    member.refresh_from_db()
+    assert member.email == "alice@example.com"
+    assert EmailAddress.objects.get(email="alice@example.com").user == member
+    # Those accounts have an address of their own, and stay.
+    assert User.objects.filter(email__startswith="second").count() == count
+
+
+def test_way_back_deletes_no_account_of_staff(member):
+    change_address(browser_of(member), "thief@example.com")
+    User.objects.create_superuser("alice@example.com", PASSWORD)
+    assert Client().post(way_back("alice@example.com")).status_code == 404
+    assert User.objects.get(email="alice@example.com").is_superuser
+
+
 @pytest.mark.parametrize("days", [6.9, 7.1])
 def test_way_back_works_for_seven_days(member, days, time_machine):
     change_address(browser_of(member), "thief@example.com")
