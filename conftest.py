@@ -21,6 +21,7 @@ from generation import photos, services, tasks
 from generation.models import Photo, Preset, Run
 from notifications.models import Notification
 from stefna.tests.environment import SERVICES
+from stefna.tests.stage import just_signed_in
 from stefna.tests.waiting import WAIT_SECONDS
 
 # Catalogues are compiled, not committed.
@@ -67,10 +68,8 @@ def bob(db):
 
 @pytest.fixture
 def owner(db):
-    """The owner's browser, signed in to the admin site."""
-    client = Client()
-    client.force_login(User.objects.create_superuser("owner@example.com", "a-password-of-the-owner"))
-    return client
+    """The owner's browser, just signed in to the admin site."""
+    return just_signed_in(User.objects.create_superuser("owner@example.com", "a-password-of-the-owner"))
 
 
 @pytest.fixture

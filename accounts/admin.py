@@ -3,6 +3,7 @@ from typing import Any
 import structlog
 from allauth.account.adapter import get_adapter
 from allauth.account.admin import EmailAddressAdmin as StockEmailAddressAdmin
+from allauth.account.decorators import reauthentication_required
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.socialaccount.admin import SocialAccountAdmin as StockSocialAccountAdmin
@@ -14,13 +15,22 @@ from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 
-from accounts import credentials
+from accounts import credentials, password_limits
 from accounts.models import Profile, User
 
 log = structlog.get_logger("accounts")
 
 RIGHTS = ["is_staff", "is_superuser", "groups", "user_permissions"]
+
+
+@reauthentication_required
+def require_recent_proof(request: HttpRequest) -> None:
+    """Raise allauth's ReauthenticationRequired, which leads to its page, unless the session has lately shown who it is.
+
+    A session that was left open, or was stolen, must neither take over another account nor keep its own.
+    """
 
 
 class ProfileInline(admin.StackedInline):
@@ -81,19 +91,28 @@ class UserAdmin(StockUserAdmin):
         return user.has_usable_password()
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
-        if not is_superuser(request):
+        user = request.user
+        if not isinstance(user, User) or not user.is_superuser:
             raise PermissionDenied
+        if request.method == "POST" and not password_limits.is_recent(request.session, user):
+            # A form that waits for the proof is kept in the session, and this one is a password.
+            return redirect(request.get_full_path())
+        require_recent_proof(request)
         response = super().user_change_password(request, id, form_url)
         # Only a form that was accepted leads elsewhere.
         if request.method == "POST" and response.status_code == 302:
-            tell_member(User.objects.get(pk=id), "password")
+            member = User.objects.get(pk=id)
+            credentials.end_picture_addresses(user=member)
+            tell_member(member, "password")
         return response
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         """Save the account; another address has to be proved, and the old one gets a notice."""
+        if change and {"email", *RIGHTS}.intersection(form.changed_data):
+            require_recent_proof(request)
         old = form.initial.get("email") if change and "email" in form.changed_data else None
         super().save_model(request, obj, form, change)
-        if change and "is_active" in form.changed_data:
+        if change and {"is_active", "email"}.intersection(form.changed_data):
             credentials.end_picture_addresses(user=obj)
         if old:
             credentials.replace_address(user=obj)
@@ -117,6 +136,12 @@ def tell_member(user: User, what: str, *, address: str | None = None) -> None:
         get_adapter().send_notification_mail("account/email/staff_change", user, {"what": what}, address or user.email)
 
 
+def require_proof_to_change(request: HttpRequest) -> None:
+    """Ask superusers who they are before they change what people sign in with; others are refused anyway."""
+    if request.method == "POST" and is_superuser(request):
+        require_recent_proof(request)
+
+
 def is_superuser(request: HttpRequest) -> bool:
     return request.user.is_authenticated and request.user.is_superuser
 
@@ -134,6 +159,20 @@ class SignInAdmin(admin.ModelAdmin):
     """What people sign in with, for reading. Only superusers change it; of other staff they alone see it."""
 
     what = ""
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        require_proof_to_change(request)
+        return super().changelist_view(request, extra_context)
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        require_proof_to_change(request)
+        return super().changeform_view(request, *args, **kwargs)
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        require_proof_to_change(request)
+        return super().delete_view(request, object_id, extra_context)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
         found = super().get_queryset(request)

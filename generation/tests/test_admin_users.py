@@ -1,5 +1,7 @@
 """Accounts at the owner's desk: what they use, and that switching one off ends everything at once."""
 
+import time
+
 import pytest
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
@@ -282,3 +284,74 @@ def test_superuser_ends_a_session(owner, client, alice):
     session = UserSession.objects.create(user=alice, ip="203.0.113.9", session_key=key, user_agent="x")
     owner.post(reverse("admin:usersessions_usersession_delete", args=[session.pk]), {"post": "yes"})
     assert client.get(reverse("profile")).status_code == 302
+
+
+# -- A session of the superuser that was left open -----------------------------------------------------------------
+
+
+@pytest.fixture
+def left_open(owner, time_machine):
+    time_machine.move_to(time.time() + 301, tick=True)
+    return owner
+
+
+WORDS = {"password1": "a-password-of-a-thief", "password2": "a-password-of-a-thief", "usable_password": "true"}
+INLINES = {"profile-TOTAL_FORMS": 0, "profile-INITIAL_FORMS": 0}
+
+
+def asks_for_a_proof(answer):
+    """See that the answer leads to the page that asks for the password, itself or after one step."""
+    return answer.status_code == 302 and answer.url.startswith(reverse("account_reauthenticate"))
+
+
+@pytest.mark.parametrize("whose", ["alice", "owner"])
+def test_old_session_of_a_superuser_sets_no_password(left_open, alice, whose):
+    user = User.objects.get(email=f"{whose}@example.com")
+    page = reverse("admin:auth_user_password_change", args=[user.pk])
+    assert asks_for_a_proof(left_open.get(page))
+    assert left_open.post(page, WORDS).url == page
+    assert WORDS["password1"] not in str(dict(left_open.session))
+    assert User.objects.get(pk=user.pk).password == user.password
+    left_open.post(reverse("account_reauthenticate"), {"password": "a-password-of-the-owner"})
+    assert left_open.post(page, WORDS).status_code == 302
+    assert User.objects.get(pk=user.pk).check_password(WORDS["password1"])
+
+
+@pytest.mark.parametrize("change", [{"email": "mine@example.com"}, {"is_staff": "on"}, {"is_superuser": "on"}])
+def test_old_session_of_a_superuser_changes_neither_addresses_nor_rights(left_open, alice, change):
+    before = User.objects.values().get(pk=alice.pk)
+    sent = {"email": alice.email, "is_active": "on"} | INLINES
+    assert asks_for_a_proof(left_open.post(address(alice), sent | change))
+    assert User.objects.values().get(pk=alice.pk) == before
+    # What is no credential and no right needs none.
+    answer = left_open.post(address(alice), {key: sent[key] for key in sent if key != "is_active"})
+    assert not asks_for_a_proof(answer)
+    assert not User.objects.get(pk=alice.pk).is_active
+
+
+def test_old_session_of_a_superuser_changes_nothing_that_people_sign_in_with(left_open, second_steps, alice):
+    step, social, row = second_steps["alice"]
+    session = UserSession.objects.create(user=alice, ip="203.0.113.9", session_key="k" * 32, user_agent="x")
+    for name, one in (("mfa_authenticator", step), ("socialaccount_socialaccount", social),
+                      ("account_emailaddress", row), ("usersessions_usersession", session)):  # fmt: skip
+        assert left_open.get(reverse(f"admin:{name}_changelist")).status_code == 200
+        chosen = {"action": "delete_selected", "_selected_action": [one.pk], "post": "yes"}
+        assert asks_for_a_proof(left_open.post(reverse(f"admin:{name}_changelist"), chosen))
+        assert asks_for_a_proof(left_open.post(reverse(f"admin:{name}_delete", args=[one.pk]), {"post": "yes"}))
+        assert type(one).objects.filter(pk=one.pk).exists()
+    page = reverse("admin:account_emailaddress_change", args=[row.pk])
+    assert asks_for_a_proof(left_open.post(page, {"verified": "on", "primary": "on"}))
+    marked = {"action": "make_verified", "_selected_action": [row.pk]}
+    assert asks_for_a_proof(left_open.post(reverse("admin:account_emailaddress_changelist"), marked))
+    row.refresh_from_db()
+    assert not row.verified
+    assert not LogEntry.objects.exists()
+
+
+def test_admin_site_has_no_password_page_of_its_own(owner, staff):
+    guess = {"old_password": "a-password-of-the-owner", "new_password1": "x-quite-new", "new_password2": "x-quite-new"}
+    for client in (owner, staff()):
+        for name in ("password_change", "password_change_done"):
+            assert client.get(reverse(f"admin:{name}")).url == reverse("account_change_password")
+            assert client.post(reverse(f"admin:{name}"), guess).url == reverse("account_change_password")
+    assert User.objects.get(email="owner@example.com").check_password("a-password-of-the-owner")
