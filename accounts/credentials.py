@@ -99,6 +99,8 @@ def service_proved_address(*, request: HttpRequest, user: User, addresses: list[
     """Take a sign-in by a service that has verified the account's address as its proof, which may be the first."""
     if EmailAddress.objects.filter(user=user, email__in=addresses, verified=True).exists():
         return
+    if user.email in addresses:
+        ensure_address(user=user, email=user.email)
     address_was_proved(request=request, user=user)
     for row in EmailAddress.objects.filter(user=user, email__in=addresses):
         row.set_verified()
@@ -119,6 +121,16 @@ def replace_address(*, user: User) -> None:
         EmailAddress.objects.filter(user=user).delete()
         if user.email:
             EmailAddress.objects.create(user=user, email=user.email, primary=True)
+
+
+def accounts_of(*, address: str) -> list[User]:
+    """Return the account that an address signs in to: that which has proved it, else that which was made with it.
+
+    Accounts that merely want to change to the address are none.
+    """
+    address = address.lower()
+    proved = User.objects.filter(emailaddress__email=address, emailaddress__verified=True)
+    return list(proved) or list(User.objects.filter(email=address))
 
 
 def is_pending_change(*, address: str, user: User | None = None) -> bool:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from allauth.account.forms import SignupForm
+from allauth.account.forms import RequestLoginCodeForm, ResetPasswordForm, SignupForm
 from django import forms
 from django.conf import settings
 from django.db import transaction
@@ -28,6 +28,37 @@ class SignUpForm(ReleasesPendingChange, SignupForm):
         with transaction.atomic():
             user: User = super().save(request)
         return user
+
+
+class CodeForItsAccount:
+    """Send a code to the account of an address, and not to one of those that want to change to it."""
+
+    def clean_email(self) -> str:
+        email: str = super().clean_email()  # type: ignore[misc]
+        # allauth's views read it from here.
+        self._user = next(iter(_active_accounts(email)), None)
+        return email
+
+
+class LinkForItsAccount:
+    """Send a link for a new password to the account of an address, and not to those that want to change to it."""
+
+    def clean_email(self) -> str:
+        email: str = super().clean_email()  # type: ignore[misc]
+        self.users = _active_accounts(email)
+        return email
+
+
+def _active_accounts(email: str) -> list[User]:
+    return [user for user in credentials.accounts_of(address=email) if user.is_active]
+
+
+class RequestCodeForm(CodeForItsAccount, RequestLoginCodeForm):
+    pass
+
+
+class RequestResetForm(LinkForItsAccount, ResetPasswordForm):
+    pass
 
 
 class ProfileForm(forms.ModelForm):

@@ -3,13 +3,18 @@
 from typing import Any
 
 from allauth.account.decorators import reauthentication_required
-from allauth.headless.account.inputs import SignupInput
-from allauth.headless.account.views import ChangePasswordView, SignupView
+from allauth.headless.account.inputs import RequestLoginCodeInput, RequestPasswordResetInput, SignupInput
+from allauth.headless.account.views import (
+    ChangePasswordView,
+    RequestLoginCodeView,
+    RequestPasswordResetView,
+    SignupView,
+)
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from accounts.forms import ReleasesPendingChange
+from accounts.forms import CodeForItsAccount, LinkForItsAccount, ReleasesPendingChange
 
 
 class SignUpInput(ReleasesPendingChange, SignupInput):
@@ -29,6 +34,22 @@ class AppSignUpView(SignupView):
         except IntegrityError:
             response = self.handle_input(self.data)
             return response or super().post(request, *args, **kwargs)
+
+
+class RequestCodeInput(CodeForItsAccount, RequestLoginCodeInput):
+    pass
+
+
+class AppRequestCodeView(RequestLoginCodeView):
+    input_class = RequestCodeInput
+
+
+class RequestResetInput(LinkForItsAccount, RequestPasswordResetInput):
+    pass
+
+
+class AppRequestResetView(RequestPasswordResetView):
+    input_class = RequestResetInput
 
 
 class AppChangePasswordView(ChangePasswordView):

@@ -33,9 +33,12 @@ log = structlog.get_logger("stefna")
 # What is sent to an address that nobody here has proved.
 TO_STRANGERS = {
     "account/email/account_already_exists",
+    "account/email/email_confirmation",
     "account/email/email_confirmation_signup",
     "account/email/unknown_account",
 }
+# Of these, one in a few minutes for who asks. Signing up with a known address is answered as with a new one.
+CONFIRMATIONS = TO_STRANGERS - {"account/email/unknown_account"}
 
 
 class AccountAdapter(DefaultAccountAdapter):
@@ -45,11 +48,7 @@ class AccountAdapter(DefaultAccountAdapter):
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
         """Send, or say in the log that it did not work: what somebody has done here is done all the same."""
-        if template_prefix == "account/email/login_code" and credentials.is_pending_change(address=email):
-            template_prefix, context = self._unknown_account(context)
-        if template_prefix in TO_STRANGERS and not ratelimit.consume(
-            self.request, action="stranger_mail", key=email.lower()
-        ):
+        if not self._may_send(template_prefix, email.lower()):
             log.info("email_limited")
             return
         try:
@@ -58,13 +57,19 @@ class AccountAdapter(DefaultAccountAdapter):
             # What a mail server says names the address, so it is not logged.
             log.error("email_failed", code=type(error).__name__)
 
-    def send_password_reset_mail(self, user: User, email: str, context: dict[str, Any]) -> None:
-        """Send the link, except to an address that an account with another one merely wants to change to."""
-        if credentials.is_pending_change(address=email, user=user):
-            template_prefix, context = self._unknown_account(context)
-            self.send_mail(template_prefix, email, context)
-        else:
-            super().send_password_reset_mail(user, email, context)
+    def _may_send(self, template_prefix: str, email: str) -> bool:
+        """Count what goes to an address that may not be proved, and say whether it may go there."""
+        if template_prefix not in TO_STRANGERS:
+            return True
+        user = self.request.user
+        asks = f"user {user.pk}" if user.is_authenticated else password_limits.pair(self.request, "")
+        if template_prefix in CONFIRMATIONS and not ratelimit.consume(
+            self.request, action="confirmation_mail", key=f"{asks} {email}"
+        ):
+            return False
+        is_change = user.is_authenticated and template_prefix == "account/email/email_confirmation"
+        key = f"change {email}" if is_change else email
+        return ratelimit.consume(self.request, action="stranger_mail", key=key)
 
     def send_account_already_exists_mail(self, email: str) -> None:
         """Take as long as for an address that is new, whose password is hashed: the time would tell the two apart."""
@@ -138,10 +143,6 @@ class AccountAdapter(DefaultAccountAdapter):
             raise ReauthenticationRequired
         return True
 
-    def _unknown_account(self, context: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        signup_url = self.request.build_absolute_uri(reverse("account_signup"))
-        return "account/email/unknown_account", context | {"signup_url": signup_url}
-
     def is_safe_url(self, url: str | None) -> bool:
         """Say whether to lead somebody there; what is no address at all is not safe, and neither is a view's name."""
         try:
@@ -151,13 +152,24 @@ class AccountAdapter(DefaultAccountAdapter):
 
 
 class SocialAccountAdapter(DefaultSocialAccountAdapter):
+    def authenticate_by_email(self, sociallogin: SocialLogin) -> tuple[User, str] | None:
+        """Find the account of an address that the service has verified, and not one that wants to change to it."""
+        for address in sociallogin.email_addresses:
+            if not address.verified or not self.can_authenticate_by_email(sociallogin, address.email):
+                continue
+            if accounts := credentials.accounts_of(address=address.email):
+                return accounts[0], address.email
+        return None
+
     def pre_social_login(self, request: HttpRequest, sociallogin: SocialLogin) -> None:
         """Treat a service that knows the address as its proof: it may be the first."""
-        if sociallogin.state.get("process") == AuthProcess.CONNECT or not sociallogin.is_existing:
-            return
-        if sociallogin.account.pk:
+        if sociallogin.state.get("process") == AuthProcess.CONNECT or sociallogin.account.pk:
             return
         proved = [address.email.lower() for address in sociallogin.email_addresses if address.verified]
+        for email in proved:
+            credentials.release_pending_change(address=email)
+        if not sociallogin.is_existing:
+            return
         credentials.service_proved_address(request=request, user=sociallogin.user, addresses=proved)
 
 

@@ -251,6 +251,10 @@ ACCOUNT_ADAPTER = "stefna.adapter.AccountAdapter"
 SOCIALACCOUNT_ADAPTER = "stefna.adapter.SocialAccountAdapter"
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_FORMS = {
+    "request_login_code": "accounts.forms.RequestCodeForm",
+    "reset_password": "accounts.forms.RequestResetForm",
+}
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_USER_DISPLAY = "accounts.models.display_name"
 ACCOUNT_EMAIL_VERIFICATION = env("ACCOUNT_EMAIL_VERIFICATION", default="none" if DEBUG else "mandatory")
@@ -275,7 +279,10 @@ ACCOUNT_RATE_LIMITS = {
     "signup": "10/m/ip" + (f",{SIGNUPS_PER_ADDRESS_DAILY}/d/ip" if SIGNUPS_PER_ADDRESS_DAILY else ""),
     "request_login_code": "10/m/ip,30/h/ip,3/m/key,15/h/key",
     "reset_password": "10/m/ip,30/h/ip,3/m/key,15/h/key",
-    "confirm_email": "1/3m/key,30/h/ip",
+    "confirm_email": "30/h/ip",
+    # Here the key is who asks and the address; of a change of address the key of a mail is not that of other mails:
+    # who wants an address must not keep its owner from confirming it.
+    "confirmation_mail": "1/3m/key",
     "stranger_mail": "20/h/ip,6/h/key",
 }
 # One address, changed by confirming the new one.

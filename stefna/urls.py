@@ -4,7 +4,7 @@ from allauth.headless.constants import Client
 from django.contrib import admin
 from django.urls import include, path
 
-from accounts.headless import AppChangePasswordView, AppSignUpView
+from accounts.headless import AppChangePasswordView, AppRequestCodeView, AppRequestResetView, AppSignUpView
 from generation import views_metrics
 from stefna import health
 from stefna.manifest import manifest
@@ -21,6 +21,8 @@ urlpatterns = [
     path("admin/metrics/<slug:table>.csv", admin.site.admin_view(views_metrics.download), name="metrics_csv"),
     path("admin/", admin.site.urls),
     path("_allauth/app/v1/auth/signup", AppSignUpView.as_api_view(client=Client.APP)),
+    path("_allauth/app/v1/auth/code/request", AppRequestCodeView.as_api_view(client=Client.APP)),
+    path("_allauth/app/v1/auth/password/request", AppRequestResetView.as_api_view(client=Client.APP)),
     path("_allauth/app/v1/account/password/change", AppChangePasswordView.as_api_view(client=Client.APP)),
     path("_allauth/", include("allauth.headless.urls")),
     path("api/", include("stefna.api")),

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from generation import photos, sweep
+from stefna import settings as as_set
 
 pytestmark = pytest.mark.django_db
 APP = "/_allauth/app/v1"
@@ -227,6 +228,67 @@ def test_owner_signs_up_with_an_address_that_another_wants(pending, sign_up):
     sign_up()
     assert User.objects.filter(email=VICTIM).exclude(pk=pending.pk).exists()
     assert not EmailAddress.objects.filter(user=pending, email=VICTIM).exists()
+
+
+def code_is_asked_for_on_the_page():
+    owner = Client()
+    answer = owner.post(reverse("account_request_login_code"), {"email": VICTIM})
+    owner.post(answer.url, {"code": code_in_mail()})
+    return User.objects.get(pk=owner.session["_auth_user_id"])
+
+
+def code_is_asked_for_in_the_app():
+    token = post("auth/code/request", {"email": VICTIM}).json()["meta"]["session_token"]
+    answer = post("auth/code/confirm", {"code": code_in_mail()}, token).json()
+    return User.objects.get(pk=answer["data"]["user"]["id"])
+
+
+@pytest.mark.parametrize("ask", [code_is_asked_for_on_the_page, code_is_asked_for_in_the_app])
+@pytest.mark.parametrize("made", ["sign up", "by hand"])
+# Which of two accounts came first must not decide.
+@pytest.mark.parametrize("wishes", [1, 8])
+def test_code_signs_in_to_the_account_that_an_address_has_and_not_to_one_that_wants_it(settings, made, ask, wishes):
+    settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+    thieves = [User.objects.create_user(f"thief{number}@example.com", ATTACKERS) for number in range(wishes)]
+    owner = User.objects.create_user(VICTIM, OWNERS)
+    if made == "sign up":
+        EmailAddress.objects.create(user=owner, email=VICTIM, primary=True)
+    for thief in thieves:
+        EmailAddress.objects.create(user=thief, email=thief.email, verified=True, primary=True)
+        browser = Client()
+        browser.post(reverse("account_login"), {"login": thief.email, "password": ATTACKERS})
+        browser.post(reverse("account_email"), {"email": VICTIM, "action_add": ""})
+    assert EmailAddress.objects.filter(user__in=thieves, email=VICTIM).count() == wishes
+    assert ask() == owner
+    assert EmailAddress.objects.get(user=owner).verified
+    assert not EmailAddress.objects.filter(user__in=thieves, email=VICTIM, verified=True).exists()
+
+
+@pytest.mark.parametrize("door", ["page", "app"])
+@pytest.mark.parametrize("make", [User.objects.create_user, User.objects.create_superuser])
+def test_link_for_a_new_password_goes_to_the_account_that_an_address_has(pending, make, door):
+    make(VICTIM, OWNERS)
+    mail.outbox.clear()
+    if door == "page":
+        Client().post(reverse("account_reset_password"), {"email": VICTIM})
+    else:
+        post("auth/password/request", {"email": VICTIM})
+    (sent,) = mail.outbox
+    assert "/password/reset/key/" in sent.body
+
+
+@pytest.mark.parametrize("make", [User.objects.create_user, User.objects.create_superuser])
+def test_who_wants_an_address_does_not_use_up_the_confirmations_of_its_owner(settings, pending, make):
+    settings.ACCOUNT_RATE_LIMITS = as_set.ACCOUNT_RATE_LIMITS
+    make(VICTIM, OWNERS)
+    thief = Client(REMOTE_ADDR="203.0.113.9")
+    thief.post(reverse("account_login"), {"login": pending.email, "password": "a-password-of-alice"})
+    for number in range(7):
+        thief.post(reverse("account_email"), {"email": f"other{number}@example.com", "action_add": ""})
+        thief.post(reverse("account_email"), {"email": VICTIM, "action_add": ""})
+    mail.outbox.clear()
+    Client().post(reverse("account_login"), {"login": VICTIM, "password": OWNERS})
+    assert "confirm-email" in last_mail()
 
 
 # -- Accounts that nobody ever proved ----------------------------------------------------------------------------------

@@ -126,6 +126,27 @@ def test_one_client_sends_no_forty_mails_to_strangers(way, time_machine):
     assert mail.outbox[-1].to == ["another@example.com"]
 
 
+@pytest.mark.parametrize("door", ["page", "app"])
+def test_changes_of_address_send_no_forty_mails_to_strangers(member, door, time_machine):
+    client = browser(ATTACKER)
+    if door == "page":
+        by_page(client, member.email, PASSWORD)
+        headers = {}
+    else:
+        sent = json.dumps({"email": member.email, "password": PASSWORD})
+        answer = client.post(f"{APP}/auth/login", sent, content_type="application/json")
+        headers = {"X-Session-Token": answer.json()["meta"]["session_token"]}
+    for number in range(40):
+        time_machine.move_to(time.time() + 7)
+        address = {"email": f"stranger{number}@example.com"}
+        if door == "page":
+            client.post(reverse("account_email"), address | {"action_add": ""})
+        else:
+            sent = json.dumps(address)
+            client.post(f"{APP}/account/email", sent, content_type="application/json", headers=headers)
+    assert 5 <= len(mail.outbox) <= 20
+
+
 def test_one_client_has_one_limit_for_all_ways(time_machine):
     for number in range(40):
         time_machine.move_to(time.time() + 10)
