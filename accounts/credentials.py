@@ -50,6 +50,8 @@ def wipe(*, user: User, reason: str, keep_password: bool = False) -> None:
 def end_picture_addresses(*, user: User) -> None:
     """Make every picture address that was signed for an account invalid."""
     User.objects.filter(pk=user.pk).update(media_version=F("media_version") + 1)
+    # The caller's object may be saved next, and must not bring the old version back.
+    user.refresh_from_db(fields=["media_version"])
 
 
 def end_sessions(*, user: User, only: int | None = None) -> None:

@@ -71,6 +71,22 @@ def check_who_reset_the_password(request: HttpRequest, user: User, **kwargs: Any
     credentials.mailbox_reset_password(request=request, user=user)
 
 
+@receiver(password_set)
+@receiver(password_changed)
+@receiver(password_reset)
+def end_picture_addresses(user: User, **kwargs: Any) -> None:
+    credentials.end_picture_addresses(user=user)
+
+
+@receiver(email_changed)
+def end_picture_addresses_of_the_old_address(
+    user: User, from_email_address: EmailAddress | None, **kwargs: Any
+) -> None:
+    # Sent for the first address as well, which is no change.
+    if from_email_address:
+        credentials.end_picture_addresses(user=user)
+
+
 # -- The log: who changed what, without addresses ----------------------------------------------------------------
 
 

@@ -1,8 +1,12 @@
 """Picture addresses that work without signing in: for a few minutes, as the account and the row are now."""
 
+import json
+import re
 import time
 
 import pytest
+from allauth.account.models import EmailAddress
+from django.core import mail
 from django.test import Client
 from django.urls import reverse
 
@@ -11,8 +15,11 @@ from accounts.models import User
 from accounts.tests.test_accounts import PASSWORD, submit
 from generation import pictures, services
 from generation.models import IdempotencyKey, Run
+from stefna.tests.app import App
+from stefna.tests.stage import just_signed_in
 
 pytestmark = pytest.mark.django_db
+APP = "/_allauth/app/v1"
 LIST = reverse("admin:accounts_user_changelist")
 
 
@@ -71,6 +78,75 @@ def test_addresses_end_when_it_is_switched_off_on_its_own_page(addresses, owner,
     sent = {"email": alice.email, "profile-TOTAL_FORMS": 0, "profile-INITIAL_FORMS": 0}
     assert owner.post(reverse("admin:accounts_user_change", args=[alice.pk]), sent).status_code == 302
     assert not User.objects.get(pk=alice.pk).is_active
+    assert statuses(addresses) == {404}
+
+
+def change_password_on_the_page(member, client):
+    words = {"password1": "quite-another-one", "password2": "quite-another-one"}
+    client.post(reverse("account_change_password"), words | {"oldpassword": PASSWORD})
+    assert User.objects.get(pk=member.pk).check_password("quite-another-one")
+
+
+def set_password_on_the_page(member, client):
+    User.objects.filter(pk=member.pk).update(password="!")
+    words = {"password1": "quite-another-one", "password2": "quite-another-one"}
+    just_signed_in(User.objects.get(pk=member.pk)).post(reverse("account_set_password"), words)
+    assert User.objects.get(pk=member.pk).check_password("quite-another-one")
+
+
+def change_password_in_the_app(member, client):
+    app = App(Client())
+    app.sign("login", member.email, PASSWORD)
+    sent = json.dumps({"current_password": PASSWORD, "new_password": "quite-another-one"})
+    headers = {"X-Session-Token": app.token}
+    client.post(f"{APP}/account/password/change", sent, content_type="application/json", headers=headers)
+    assert User.objects.get(pk=member.pk).check_password("quite-another-one")
+
+
+def reset_password_on_the_page(member, client):
+    client.logout()
+    client.post(reverse("account_reset_password"), {"email": member.email})
+    form = client.get(re.search(r"http://testserver(/\S+/reset/key/\S+)", mail.outbox[-1].body)[1])
+    client.post(form.url, {"password1": "quite-another-one", "password2": "quite-another-one"})
+    assert User.objects.get(pk=member.pk).check_password("quite-another-one")
+
+
+def change_address_on_the_page(member, client):
+    client.post(reverse("account_email"), {"email": "new@example.com", "action_add": ""})
+    client.post(re.search(r"http://testserver(/account/confirm-email/\S+)", mail.outbox[-1].body)[1])
+    assert User.objects.get(pk=member.pk).email == "new@example.com"
+
+
+def set_password_on_the_admin_site(member, client):
+    words = {"password1": "quite-another-one", "password2": "quite-another-one", "usable_password": "true"}
+    superuser = just_signed_in(User.objects.create_superuser("owner@example.com"))
+    superuser.post(reverse("admin:auth_user_password_change", args=[member.pk]), words)
+    assert User.objects.get(pk=member.pk).check_password("quite-another-one")
+
+
+def change_address_on_the_admin_site(member, client):
+    sent = {"email": "new@example.com", "is_active": "on", "profile-TOTAL_FORMS": 0, "profile-INITIAL_FORMS": 0}
+    superuser = just_signed_in(User.objects.create_superuser("owner@example.com"))
+    superuser.post(reverse("admin:accounts_user_change", args=[member.pk]), sent)
+    assert User.objects.get(pk=member.pk).email == "new@example.com"
+
+
+CHANGES = [
+    change_password_on_the_page,
+    set_password_on_the_page,
+    change_password_in_the_app,
+    reset_password_on_the_page,
+    change_address_on_the_page,
+    set_password_on_the_admin_site,
+    change_address_on_the_admin_site,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_addresses_end_with_the_password_and_the_address_of_the_account(addresses, alice, change):
+    EmailAddress.objects.create(user=alice, email=alice.email, verified=True, primary=True)
+    assert statuses(addresses) == {200}
+    change(alice, just_signed_in(alice))
     assert statuses(addresses) == {404}
 
 
