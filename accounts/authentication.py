@@ -11,7 +11,6 @@ from allauth.account.auth_backends import AuthenticationBackend
 from allauth.headless.contrib.rest_framework.authentication import XSessionTokenAuthentication
 from allauth.headless.tokens.strategies.sessions import SessionTokenStrategy
 from django.conf import settings
-from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
@@ -22,10 +21,9 @@ from rest_framework.authentication import BaseAuthentication, SessionAuthenticat
 from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated, Throttled
 from rest_framework.request import Request
 
-from accounts import password_limits
+from accounts import password_limits, sessions
 from accounts.models import Profile, User
 
-VISITOR_SECONDS = 24 * 3600
 DEVELOPER = "developer@stefna.invalid"
 
 
@@ -84,8 +82,7 @@ class SessionTokens(SessionTokenStrategy):
         return session_token(request)
 
     def create_session_token(self, request: HttpRequest) -> str:
-        """Keep what a visitor has begun for a day only: anybody may begin, and each beginning is a row."""
-        request.session.set_expiry(None if SESSION_KEY in request.session else VISITOR_SECONDS)
+        sessions.limit_lifetime(request.session)
         return super().create_session_token(request)
 
 

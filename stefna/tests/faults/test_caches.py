@@ -86,10 +86,10 @@ def test_looking_writes_no_session(client, catalogue):
         Session.objects.all().delete()
 
 
-def test_challenge_of_a_visitor_is_kept_for_a_day_and_a_sign_in_as_always(app, alice, settings):
+def test_challenge_of_a_visitor_is_kept_for_an_hour_and_a_sign_in_as_always(app, alice, settings):
     begun = app("get", "/_allauth/app/v1/auth/webauthn/login")
     session = Session.objects.get()
-    assert session.get_decoded()["_session_expiry"] == 24 * 3600
+    assert session.get_decoded()["_session_expiry"] == 3600
     app.token = begun.json().get("meta", {}).get("session_token") or session.session_key
     assert app.sign("login", "alice@example.com", "a-password-of-alice").status_code == 200
     assert "_session_expiry" not in Session.objects.get(session_key=app.token).get_decoded()
