@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from allauth.account.forms import RequestLoginCodeForm, ResetPasswordForm, SignupForm
+from allauth.account.adapter import get_adapter
+from allauth.account.forms import ChangePasswordForm, RequestLoginCodeForm, ResetPasswordForm, SignupForm
 from django import forms
 from django.conf import settings
 from django.db import transaction
@@ -59,6 +60,18 @@ class RequestCodeForm(CodeForItsAccount, RequestLoginCodeForm):
 
 class RequestResetForm(LinkForItsAccount, ResetPasswordForm):
     pass
+
+
+class NewPasswordForm(ChangePasswordForm):
+    def clean_oldpassword(self) -> str:
+        return compare_password(self.user, self.cleaned_data["oldpassword"])
+
+
+def compare_password(user: User, password: str) -> str:
+    """Compare the current password within the limits of signing in. Raises ValidationError, also at a limit."""
+    if not get_adapter().reauthenticate(user, password):
+        raise get_adapter().validation_error("enter_current_password")
+    return password
 
 
 class ProfileForm(forms.ModelForm):

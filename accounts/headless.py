@@ -3,7 +3,12 @@
 from typing import Any
 
 from allauth.account.decorators import reauthentication_required
-from allauth.headless.account.inputs import RequestLoginCodeInput, RequestPasswordResetInput, SignupInput
+from allauth.headless.account.inputs import (
+    ChangePasswordInput,
+    RequestLoginCodeInput,
+    RequestPasswordResetInput,
+    SignupInput,
+)
 from allauth.headless.account.views import (
     ChangePasswordView,
     RequestLoginCodeView,
@@ -14,7 +19,7 @@ from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from accounts.forms import CodeForItsAccount, LinkForItsAccount, ReleasesPendingChange
+from accounts.forms import CodeForItsAccount, LinkForItsAccount, ReleasesPendingChange, compare_password
 
 
 class SignUpInput(ReleasesPendingChange, SignupInput):
@@ -52,7 +57,15 @@ class AppRequestResetView(RequestPasswordResetView):
     input_class = RequestResetInput
 
 
+class NewPasswordInput(ChangePasswordInput):
+    def clean_current_password(self) -> str:
+        password: str = self.cleaned_data["current_password"]
+        return compare_password(self.user, password) if password else password
+
+
 class AppChangePasswordView(ChangePasswordView):
+    input_class = NewPasswordInput
+
     def handle(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Ask who has no password yet to prove who they are; others send the current one."""
         if request.user.is_authenticated and not request.user.has_usable_password():

@@ -252,6 +252,7 @@ SOCIALACCOUNT_ADAPTER = "stefna.adapter.SocialAccountAdapter"
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_FORMS = {
+    "change_password": "accounts.forms.NewPasswordForm",
     "request_login_code": "accounts.forms.RequestCodeForm",
     "reset_password": "accounts.forms.RequestResetForm",
 }

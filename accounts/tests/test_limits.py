@@ -180,3 +180,48 @@ def test_21st_sign_up_of_an_address_on_a_day_is_refused(way, settings, time_mach
     assert "limit_hit" in caplog.text
     other = Client(HTTP_X_FORWARDED_FOR=MEMBER)
     assert MAILS[way](other, "another@example.com").status_code != 429
+
+
+def changes_on_the_page(client, password):
+    words = {"password1": "quite-another-one", "password2": "quite-another-one"}
+    client.post(reverse("account_change_password"), words | {"oldpassword": password})
+
+
+def confirms_on_the_page(client, password):
+    client.post(reverse("account_reauthenticate"), {"password": password})
+
+
+def in_the_app(path, **fields):
+    def send(client, password):
+        words = {name: password if word is None else word for name, word in fields.items()}
+        headers = {"X-Session-Token": client.session.session_key}
+        Client(REMOTE_ADDR=MEMBER).post(
+            f"{APP}/{path}", json.dumps(words), content_type="application/json", headers=headers
+        )
+
+    return send
+
+
+CHANGES = {
+    "page": changes_on_the_page,
+    "app": in_the_app("account/password/change", current_password=None, new_password="quite-another-one"),
+}
+CONFIRMS = {"page": confirms_on_the_page, "app": in_the_app("auth/reauthenticate", password=None)}
+
+
+@pytest.mark.parametrize("door", CHANGES)
+def test_current_password_is_counted_with_all_others(member, door, time_machine):
+    client = browser(MEMBER)
+    assert by_page(client, member.email, PASSWORD)
+    # Slowly enough for the limit of a minute, which each of the two has besides.
+    for number in range(5):
+        time_machine.move_to(time.time() + 20)
+        CONFIRMS[door](client, f"guess {number}")
+    time_machine.move_to(time.time() + 20)
+    CHANGES[door](client, PASSWORD)
+    member.refresh_from_db()
+    assert member.check_password(PASSWORD)
+    time_machine.move_to(time.time() + 301)
+    CHANGES[door](client, PASSWORD)
+    member.refresh_from_db()
+    assert member.check_password("quite-another-one")
