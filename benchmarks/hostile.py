@@ -40,6 +40,7 @@ import psycopg  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from benchmarks import report  # noqa: E402
+from benchmarks.limits import UNLIMITED_ADDRESSES  # noqa: E402
 from generation.images.processing import Share  # noqa: E402
 from generation.tests.images.files import CRASH, lossless_webp, many_scans  # noqa: E402
 from stefna.tests.conftest import Server  # noqa: E402
@@ -58,6 +59,7 @@ LOCKED_SECONDS, LOCKED_REQUESTS = 45, 16
 DATABASE = os.environ["DATABASE_URL"]
 FORK = multiprocessing.get_context("fork")
 ROOMY = {"ALLOW_GUESTS": "1", "DAILY_RUN_LIMIT": "0", "MAX_ACTIVE_RUNS": "0", "RUN_WORKER_THREADS": "2"}
+ROOMY |= UNLIMITED_ADDRESSES
 ANONYMOUS = {
     "Cookie": f"csrftoken={'c' * 32}",
     "X-CSRFToken": "c" * 32,

@@ -28,6 +28,7 @@ import psycopg
 import redis
 
 from benchmarks import report
+from benchmarks.limits import UNLIMITED_ADDRESSES
 from stefna.tests.standin import Upstreams
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +52,7 @@ os.environ |= standin.environment() | {
     "CELERY_BROKER_URL": BROKER,
     "MAX_ACTIVE_RUNS": "0",
     "DAILY_RUN_LIMIT": "0",
+    **UNLIMITED_ADDRESSES,
 }
 django.setup()
 logging.getLogger("generation").setLevel(logging.ERROR)
