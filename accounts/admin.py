@@ -10,8 +10,10 @@ from allauth.socialaccount.admin import SocialAccountAdmin as StockSocialAccount
 from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from allauth.usersessions.models import UserSession
 from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin
 from django.contrib.auth.admin import UserAdmin as StockUserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
+from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -108,7 +110,9 @@ class UserAdmin(StockUserAdmin):
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         """Save the account; another address has to be proved, and the old one gets a notice."""
-        if change and {"email", *RIGHTS}.intersection(form.changed_data):
+        # Switching an account off is what is done in a hurry, and takes nothing over.
+        is_switched_on = "is_active" in form.changed_data and obj.is_active
+        if change and (is_switched_on or {"email", *RIGHTS}.intersection(form.changed_data)):
             require_recent_proof(request)
         old = form.initial.get("email") if change and "email" in form.changed_data else None
         super().save_model(request, obj, form, change)
@@ -117,6 +121,18 @@ class UserAdmin(StockUserAdmin):
         if old:
             credentials.replace_address(user=obj)
             tell_member(obj, "email", address=old)
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        require_proof_to_change(request)
+        return super().add_view(request, form_url, extra_context)
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        require_proof_to_change(request)
+        return super().delete_view(request, object_id, extra_context)
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        require_proof_to_change(request)
+        return super().changelist_view(request, extra_context)
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         return super().has_change_permission(request, obj) and may_manage(request, obj)
@@ -152,7 +168,24 @@ def may_manage(request: HttpRequest, user: User | None) -> bool:
 
 
 # Keys of sign-in services come from the environment. A row here would be a second truth, and a secret in the database.
-admin.site.unregister([SocialApp, SocialToken, Authenticator, EmailAddress, SocialAccount, UserSession])
+admin.site.unregister([Group, SocialApp, SocialToken, Authenticator, EmailAddress, SocialAccount, UserSession])
+
+
+@admin.register(Group)
+class RightsAdmin(GroupAdmin):
+    """Groups, whose permissions are the rights of all their members."""
+
+    def changeform_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> HttpResponse:
+        require_proof_to_change(request)
+        return super().changeform_view(request, *arguments, **options)
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        require_proof_to_change(request)
+        return super().delete_view(request, object_id, extra_context)
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        require_proof_to_change(request)
+        return super().changelist_view(request, extra_context)
 
 
 class SignInAdmin(admin.ModelAdmin):

@@ -241,8 +241,10 @@ class RunQuerySet(models.QuerySet["Run"]):
 
     def counted_today(self) -> RunQuerySet:
         """The runs that use up today's limit (contracts.md, section 2). `Run.counted` says the same of one run."""
-        paid = Q(billed_calls__gt=0) & (Q(status=Run.Status.CANCELLED) | Q(error_code=ContentFiltered.code))
-        return self.today().filter(Q(status__in=[*Run.ACTIVE, Run.Status.SUCCEEDED]) | paid, cached=False)
+        filtered = Q(billed_calls__gt=0, error_code=ContentFiltered.code)
+        cancelled = Q(status=Run.Status.CANCELLED) & (Q(billed_calls__gt=0) | Q(possible_cost__gt=0))
+        wanted = Q(status__in=[*Run.ACTIVE, Run.Status.SUCCEEDED])
+        return self.today().filter(wanted | cancelled | filtered, cached=False)
 
     def today(self) -> RunQuerySet:
         """The runs that were asked for since midnight, UTC."""
@@ -489,9 +491,12 @@ class Run(models.Model):
     @property
     def counted(self) -> bool:
         """Whether it uses up some of the day's limit: what was paid for does, whatever its user wants of it."""
-        is_refused = self.status == self.Status.CANCELLED or self.error_code == ContentFiltered.code
-        is_wanted = self.status in (*self.ACTIVE, self.Status.SUCCEEDED)
-        return not self.cached and (is_wanted or (is_refused and self.billed_calls > 0))
+        if self.cached:
+            return False
+        if self.status == self.Status.CANCELLED:
+            return self.billed_calls + self.possible_cost > 0
+        filtered = self.billed_calls > 0 and self.error_code == ContentFiltered.code
+        return filtered or self.status in (*self.ACTIVE, self.Status.SUCCEEDED)
 
     @property
     def deadline(self) -> datetime:

@@ -306,6 +306,8 @@ def stored_before(folder: str, when: datetime) -> Iterator[str]:
 def delete_files(*names: str | None) -> int:
     """Delete stored bytes; return how many. What cannot be deleted now is an orphan that the sweep tries again."""
     deleted = 0
+    # As for reading: the storage may be slow.
+    release_connections()
     for name in filter(None, names):
         try:
             default_storage.delete(name)
@@ -358,6 +360,7 @@ def _all_or_nothing() -> Iterator[Callable[[str, EncodedImage], str]]:
         facts = {"public_id": name, "bytes": len(file.data), "width": file.width, "height": file.height}
         log.info("upload_started", **facts)
         names.append(name)
+        release_connections()
         try:
             stored: str = default_storage.save(name, ContentFile(file.data))
         except OSError as error:

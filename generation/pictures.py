@@ -25,6 +25,7 @@ from accounts import limits
 from accounts.limits import Limit
 from accounts.models import Profile, User
 from generation import photos, showing
+from generation.exceptions import ImageProcessingBusy
 from generation.models import Export, Photo, Preset, Run
 
 SIGNATURE_SECONDS = 900
@@ -108,7 +109,12 @@ def attachment(request: HttpRequest | Request, run: Run, content_type: str) -> H
     if content_type != run.content_type:
         # Another format is made of it, which costs as much as an upload.
         limits.hit(request, Limit.UPLOADS)
-    response = HttpResponse(photos.download(run, content_type), content_type)
+    try:
+        data = photos.download(run, content_type)
+    except ImageProcessingBusy:
+        limits.give_back(request, Limit.UPLOADS)
+        raise
+    response = HttpResponse(data, content_type)
     response["Cache-Control"] = "private, max-age=86400"
     name = f"stefna-{slugify(run.preset_name)}-{run.created_at:%Y-%m-%d}.{photos.EXTENSIONS[content_type]}"
     response["Content-Disposition"] = f'attachment; filename="{name}"'

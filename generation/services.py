@@ -138,14 +138,14 @@ def retry_run(run: Run) -> Run:
 def vary_run(run: Run, *, strength: float | None = None, seed: int | None = None, key: str = "") -> Run:
     """Make a new run from another's photo and snapshot, with another strength or seed. Raises GenerationError."""
     request = _fingerprint(run.pk, strength, seed)
-    if run.preset_slug and not (run.preset and run.preset.is_usable):
-        raise PresetUnavailable
     new = _copy(run, strength=strength or run.strength, seed=seed or run.seed)
     return _accept(run.user, [new], key=key, request=request)[0]
 
 
 def _copy(run: Run, **changes: Any) -> Run:
-    """Return an unsaved run with the snapshot of another."""
+    """Return an unsaved run with the snapshot of another. Raises PresetUnavailable when its preset was switched off."""
+    if run.preset and not run.preset.is_active:
+        raise PresetUnavailable
     copied = (
         "user_id photo_id mode preset_id preset_slug preset_name preset_tag prompt negative_prompt"
         " strength seed recipe provider model steps guidance"

@@ -20,6 +20,15 @@ def is_known(name: str) -> bool:
         return False
 
 
+def _is_readable(content_type: str) -> bool:
+    """Say whether Django can read a content type: a parameter may name an encoding of its own (RFC 2231)."""
+    try:
+        _, parameters = parse_header_parameters(content_type)
+    except (LookupError, ValueError):
+        return False
+    return "charset" not in parameters or is_known(parameters["charset"])
+
+
 def readable(application: Application) -> Application:
     """Take a name of no known encoding out of a request's head: Django fails on it before any middleware is asked.
 
@@ -27,11 +36,9 @@ def readable(application: Application) -> Application:
     """
 
     def call(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        content_type, parameters = parse_header_parameters(environ.get("CONTENT_TYPE", ""))
-        if "charset" in parameters and not is_known(parameters["charset"]):
-            environ["CONTENT_TYPE"] = (
-                UNREADABLE if environ.get("CONTENT_LENGTH", "0") not in ("", "0") else content_type
-            )
+        if not _is_readable(environ.get("CONTENT_TYPE", "")):
+            has_body = environ.get("CONTENT_LENGTH", "") not in ("", "0")
+            environ["CONTENT_TYPE"] = UNREADABLE if has_body else ""
         return application(environ, start_response)
 
     return call

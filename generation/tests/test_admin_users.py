@@ -8,6 +8,7 @@ from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount
 from allauth.usersessions.models import UserSession
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Group
 from django.core.files.storage import default_storage
 from django.test import Client
 from django.urls import reverse
@@ -327,6 +328,26 @@ def test_old_session_of_a_superuser_changes_neither_addresses_nor_rights(left_op
     answer = left_open.post(address(alice), {key: sent[key] for key in sent if key != "is_active"})
     assert not asks_for_a_proof(answer)
     assert not User.objects.get(pk=alice.pk).is_active
+
+
+def test_old_session_of_a_superuser_adds_deletes_and_switches_on_no_account(left_open, alice):
+    User.objects.filter(pk=alice.pk).update(is_active=False)
+    group = Group.objects.create(name="helpers")
+    chosen = {"action": "delete_selected", "_selected_action": [alice.pk], "post": "yes"}
+    new = {"email": "new@example.com", "usable_password": "true"} | WORDS
+    for page, sent in [
+        (address(alice), {"email": alice.email, "is_active": "on"} | INLINES),
+        (reverse("admin:accounts_user_add"), new),
+        (reverse("admin:accounts_user_delete", args=[alice.pk]), {"post": "yes"}),
+        (reverse("admin:accounts_user_changelist"), chosen),
+        (reverse("admin:auth_group_add"), {"name": "others"}),
+        (reverse("admin:auth_group_change", args=[group.pk]), {"name": "helpers", "permissions": ["1"]}),
+        (reverse("admin:auth_group_delete", args=[group.pk]), {"post": "yes"}),
+    ]:
+        assert asks_for_a_proof(left_open.post(page, sent)), page
+    assert not User.objects.get(pk=alice.pk).is_active
+    assert User.objects.count() == 2
+    assert not Group.objects.get().permissions.exists()
 
 
 def test_old_session_of_a_superuser_changes_nothing_that_people_sign_in_with(left_open, second_steps, alice):

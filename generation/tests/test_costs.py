@@ -511,7 +511,7 @@ def test_call_that_is_never_answered_is_recorded_though_its_run_was_cancelled(
 
     assert in_parallel(2, lambda number: (work, cancel)[number]()) == [1, 200]
     run = Run.objects.get()
-    assert (run.status, run.possible_cost, run.counted) == ("cancelled", 1, False)
+    assert (run.status, run.possible_cost, run.counted) == ("cancelled", 1, True)
     assert Run.objects.billed_calls_today() == 1
 
 

@@ -374,7 +374,7 @@ def test_one_process_is_kept_for_small_uploads(pool, settings):
     large = processing._Job("normalise", {}, Share.UPLOAD, large=True)
     for first in (jobs[Share.BACKGROUND], jobs[Share.PREVIEW], large):
         pool()._running = [first]
-        assert [pool()._fits(job) for job in (*jobs.values(), large)] == [True, False, False, False]
+        assert [pool()._fits(job) for job in (*jobs.values(), large)] == [True, False, False, False, False]
     pool()._running = []
 
 
