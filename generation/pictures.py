@@ -26,7 +26,7 @@ from accounts.limits import Limit
 from accounts.models import Profile, User
 from generation import photos, showing
 from generation.exceptions import ImageProcessingBusy
-from generation.models import Export, Photo, Preset, Run
+from generation.models import Export, Photo, Preset, Run, release_connections
 
 SIGNATURE_SECONDS = 900
 # Addresses that are given out within one window are the same, so that an answer with them has one ETag.
@@ -175,6 +175,8 @@ def send(file: FieldFile, content_type: str, *, download_name: str = "") -> Http
     if not file:
         raise Http404
     response: HttpResponseBase
+    # Neither a slow disk nor a slow reader holds a connection to the database.
+    release_connections()
     if isinstance(default_storage, FileSystemStorage):
         try:
             response = FileResponse(
