@@ -277,7 +277,7 @@ ACCOUNT_RATE_LIMITS = {
     # Here the key is client and account (accounts/password_limits.py); of a second factor it is the account.
     "login_failed": "10/m/ip,5/5m/key",
     "password_failed_account": "50/10m/key",
-    "signup": "10/m/ip" + (f",{SIGNUPS_PER_ADDRESS_DAILY}/d/ip" if SIGNUPS_PER_ADDRESS_DAILY else ""),
+    "signup": "20/m/ip" + (f",{SIGNUPS_PER_ADDRESS_DAILY}/d/ip" if SIGNUPS_PER_ADDRESS_DAILY else ""),
     "request_login_code": "10/m/ip,30/h/ip,3/m/key,15/h/key",
     "reset_password": "10/m/ip,30/h/ip,3/m/key,15/h/key",
     "confirm_email": "30/h/ip",

@@ -25,6 +25,15 @@ ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
+PER_ADDRESS = (
+    "GUESTS_PER_ADDRESS_DAILY",
+    "PREVIEWS_PER_ADDRESS_MINUTE",
+    "RUNS_PER_ADDRESS_DAILY",
+    "SIGNUPS_PER_ADDRESS_DAILY",
+    "UPLOADS_PER_ADDRESS_HOURLY",
+)
+
+
 class Server:
     """One installation. `start` and `kill` leave its data where it is."""
 
@@ -36,7 +45,9 @@ class Server:
         self.state = state
         # Its database is a file of its own, unless it is told of another one.
         kept = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
-        self.environment = kept | {"STATE_DIR": str(state)} | environment
+        # All clients of all servers have one address here, and with Redis one count.
+        unlimited = dict.fromkeys(PER_ADDRESS, "0")
+        self.environment = kept | {"STATE_DIR": str(state)} | unlimited | environment
         self.process: subprocess.Popen[bytes] | None = None
         self.stage: subprocess.Popen[str] | None = None
 

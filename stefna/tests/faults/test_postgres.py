@@ -118,6 +118,9 @@ def served(install, tmp_path, catalogue):
     web = Web(install, tmp_path, DATABASE_URL=address(), RUN_WORKER_THREADS="0", PAGE_LOCK_SECONDS="1")
     yield web
     web.end()
+    # A test that cuts connections has cut those of this process too, and its pool would look for them.
+    connection.close()
+    connection.close_pool()
 
 
 @contextlib.contextmanager
