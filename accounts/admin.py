@@ -35,6 +35,40 @@ def require_recent_proof(request: HttpRequest) -> None:
     """
 
 
+def require_proof_to_change(request: HttpRequest) -> None:
+    """Ask superusers who they are before they change what people sign in with; others are refused anyway."""
+    if request.method == "POST" and is_superuser(request):
+        require_recent_proof(request)
+
+
+def is_superuser(request: HttpRequest) -> bool:
+    return request.user.is_authenticated and request.user.is_superuser
+
+
+class ProvedAdmin(admin.ModelAdmin):
+    """Rows that superusers add, delete and act on in lists only when they have lately shown who they are."""
+
+    def add_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> HttpResponse:
+        require_proof_to_change(request)
+        return super().add_view(request, *arguments, **options)
+
+    def delete_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> HttpResponse:
+        require_proof_to_change(request)
+        return super().delete_view(request, *arguments, **options)
+
+    def changelist_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> HttpResponse:
+        require_proof_to_change(request)
+        return super().changelist_view(request, *arguments, **options)
+
+
+class WhollyProvedAdmin(ProvedAdmin):
+    """Rows that they change only then as well."""
+
+    def change_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> HttpResponse:
+        require_proof_to_change(request)
+        return super().change_view(request, *arguments, **options)
+
+
 class ProfileInline(admin.StackedInline):
     model = Profile
     can_delete = False
@@ -54,7 +88,7 @@ class ChangeForm(UserChangeForm):
         fields = "__all__"
 
 
-class UserAdmin(StockUserAdmin):
+class UserAdmin(ProvedAdmin, StockUserAdmin):
     """Accounts and their rights; `generation.admin_users` registers it, with what is known of their runs."""
 
     add_form = CreationForm
@@ -122,18 +156,6 @@ class UserAdmin(StockUserAdmin):
             credentials.replace_address(user=obj)
             tell_member(obj, "email", address=old)
 
-    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
-        require_proof_to_change(request)
-        return super().add_view(request, form_url, extra_context)
-
-    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        require_proof_to_change(request)
-        return super().delete_view(request, object_id, extra_context)
-
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        require_proof_to_change(request)
-        return super().changelist_view(request, extra_context)
-
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         return super().has_change_permission(request, obj) and may_manage(request, obj)
 
@@ -152,16 +174,6 @@ def tell_member(user: User, what: str, *, address: str | None = None) -> None:
         get_adapter().send_notification_mail("account/email/staff_change", user, {"what": what}, address or user.email)
 
 
-def require_proof_to_change(request: HttpRequest) -> None:
-    """Ask superusers who they are before they change what people sign in with; others are refused anyway."""
-    if request.method == "POST" and is_superuser(request):
-        require_recent_proof(request)
-
-
-def is_superuser(request: HttpRequest) -> bool:
-    return request.user.is_authenticated and request.user.is_superuser
-
-
 def may_manage(request: HttpRequest, user: User | None) -> bool:
     """Say whether an account is one that this member of staff may change at all: rights are the superuser's matter."""
     return is_superuser(request) or not user or not (user.is_staff or user.is_superuser)
@@ -172,40 +184,14 @@ admin.site.unregister([Group, SocialApp, SocialToken, Authenticator, EmailAddres
 
 
 @admin.register(Group)
-class RightsAdmin(GroupAdmin):
+class RightsAdmin(WhollyProvedAdmin, GroupAdmin):
     """Groups, whose permissions are the rights of all their members."""
 
-    def changeform_view(self, request: HttpRequest, *arguments: Any, **options: Any) -> HttpResponse:
-        require_proof_to_change(request)
-        return super().changeform_view(request, *arguments, **options)
 
-    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        require_proof_to_change(request)
-        return super().delete_view(request, object_id, extra_context)
-
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        require_proof_to_change(request)
-        return super().changelist_view(request, extra_context)
-
-
-class SignInAdmin(admin.ModelAdmin):
+class SignInAdmin(WhollyProvedAdmin):
     """What people sign in with, for reading. Only superusers change it; of other staff they alone see it."""
 
     what = ""
-
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        require_proof_to_change(request)
-        return super().changelist_view(request, extra_context)
-
-    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        require_proof_to_change(request)
-        return super().changeform_view(request, *args, **kwargs)
-
-    def delete_view(
-        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        require_proof_to_change(request)
-        return super().delete_view(request, object_id, extra_context)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
         found = super().get_queryset(request)

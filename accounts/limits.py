@@ -44,23 +44,22 @@ def hit(request: HttpRequest | Request, limit: Limit, *, amount: int = 1) -> Non
     if not most:
         return
     now = time.time()
-    window = int(now // limit.seconds)
-    key = _key(request, limit)
+    key = _key(request, limit, now)
     cache.add(key, 0, limit.seconds)
     if _increase(key, amount) > most:
         _increase(key, -amount)
         log.warning("limit_hit", code=limit.setting.lower())
-        raise LimitReached(retry_after=(window + 1) * limit.seconds - now)
+        raise LimitReached(retry_after=limit.seconds - now % limit.seconds)
 
 
 def give_back(request: HttpRequest | Request, limit: Limit) -> None:
     """Uncount a request that was then not served."""
     if getattr(settings, limit.setting):
-        _increase(_key(request, limit), -1)
+        _increase(_key(request, limit, time.time()), -1)
 
 
-def _key(request: HttpRequest | Request, limit: Limit) -> str:
-    return f"limit:{limit.name.lower()}:{int(time.time() // limit.seconds)}:{client_network(request)}"
+def _key(request: HttpRequest | Request, limit: Limit, now: float) -> str:
+    return f"limit:{limit.name.lower()}:{int(now // limit.seconds)}:{client_network(request)}"
 
 
 def _increase(key: str, amount: int) -> int:

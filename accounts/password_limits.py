@@ -1,6 +1,5 @@
 """How often a password may be guessed. What is counted is named in ACCOUNT_RATE_LIMITS, with allauth's own limits."""
 
-import ipaddress
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +12,7 @@ from allauth.usersessions.models import UserSession
 from django.contrib.sites.shortcuts import get_current_site
 from django.http import HttpRequest
 
+from accounts.limits import client_network
 from accounts.models import User
 
 SIGNED_IN_AT = "signed_in_at"
@@ -20,18 +20,9 @@ SIGNED_IN_AT = "signed_in_at"
 ACCOUNT = "password_failed_account"
 
 
-def client(request: HttpRequest) -> str:
-    """Return the client's address; of IPv6 its network, because one client has all of it."""
-    given: str = get_adapter().get_client_ip(request)
-    address = ipaddress.ip_address(given)
-    if address.version == 6:
-        return str(ipaddress.ip_network(f"{address}/64", strict=False).network_address)
-    return given
-
-
 def pair(request: HttpRequest, email: str) -> str:
     """Name the client and the account together: one client's failures must not keep another from an account."""
-    return f"{client(request)} {email}"
+    return f"{client_network(request)} {email}"
 
 
 def allows_password(request: HttpRequest, email: str) -> bool:
